@@ -1,0 +1,22 @@
+PYTHON ?= python3
+
+.PHONY: help run test lint types bench
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+run: ## Start a server on port 4242
+	$(PYTHON) -m kvdb
+
+test: ## Run the tests; they need nothing but Python
+	$(PYTHON) -m unittest
+
+lint: ## Check style and format (needs ruff)
+	ruff check .
+	ruff format --check .
+
+types: ## Check types (needs mypy)
+	mypy
+
+bench: ## Measure beside the peers that are installed
+	$(PYTHON) -m tests.bench

@@ -1,0 +1,90 @@
+"""Bytes that have arrived on a connection and are not used up yet."""
+
+from __future__ import annotations
+
+
+class LineTooLong(Exception):
+    """No line end within the limit."""
+
+
+class InputBuffer:
+    """Collects what arrives; gives out whole lines and exact lengths.
+
+    Chunks are joined only when what was asked for is complete, and a chunk is searched for a
+    line end only once, so that a slow sender costs no more than a fast one.
+    """
+
+    def __init__(self) -> None:
+        self._head = b""  # joined; unused from self._start on
+        self._start = 0
+        self._searched = 0  # self._head holds no line end between _start and here
+        self._chunks: list[bytes] = []  # arrived after the head
+        self._chunks_searched = 0  # so many of them hold no line end
+        self._chunk_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._head) - self._start + self._chunk_bytes
+
+    def receive(self, data: bytes) -> None:
+        """Add what has arrived."""
+        if self._start == len(self._head) and not self._chunks:
+            self._head, self._start, self._searched = data, 0, 0
+        elif data:
+            self._chunks.append(data)
+            self._chunk_bytes += len(data)
+
+    def first_byte(self) -> int | None:
+        """Return the first unused byte, or None if there is none."""
+        if self._start == len(self._head):
+            if not self._chunks:
+                return None
+            self._join()
+        return self._head[self._start]
+
+    def take_line(self, limit: int) -> bytes | None:
+        """Return the next line with its LF (and CR, if there is one), or None until it is whole.
+
+        Raises LineTooLong as soon as it is certain that the line exceeds `limit` bytes.
+        """
+        end = self._head.find(b"\n", max(self._start, self._searched))
+        if end < 0:
+            self._searched = len(self._head)
+            fresh = self._chunks[self._chunks_searched :]
+            self._chunks_searched = len(self._chunks)
+            if not any(b"\n" in chunk for chunk in fresh):
+                if len(self) > limit:
+                    raise LineTooLong
+                return None
+            self._join()
+            end = self._head.find(b"\n", self._searched)
+        if end - self._start > limit:
+            raise LineTooLong
+        line = self._head[self._start : end + 1]
+        self._start = self._searched = end + 1
+        return line
+
+    def take(self, length: int) -> bytes | None:
+        """Return exactly `length` bytes, or None until so many have arrived."""
+        if len(self) < length:
+            return None
+        end = self._start + length
+        if end > len(self._head):
+            self._join()
+            end = length
+        data = self._head[self._start : end]
+        self._start = end
+        self._searched = max(self._searched, end)
+        return data
+
+    def skip(self, length: int) -> int:
+        """Throw away up to `length` bytes; return how many there were to throw away."""
+        skipped = min(length, len(self))
+        self.take(skipped)
+        return skipped
+
+    def _join(self) -> None:
+        unused = self._head[self._start :]
+        self._searched = max(0, self._searched - self._start)
+        self._head, self._start = b"".join([unused, *self._chunks]), 0
+        self._chunks.clear()
+        self._chunks_searched = self._chunk_bytes = 0

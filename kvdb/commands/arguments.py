@@ -1,0 +1,103 @@
+"""Reading the arguments of commands, by the exact forms that Redis accepts.
+
+`int()` would take `+5`, ` 5` and `1_000`, which Redis refuses, and Python's own limits on
+long numbers raise errors of their own. So the form is checked first.
+"""
+
+from __future__ import annotations
+
+import decimal
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final
+
+from kvdb import errors
+from kvdb.entry import DATABASES
+from kvdb.errors import CommandError
+
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
+
+
+def parse_integer(text: bytes) -> int | None:
+    """Return a signed 64-bit integer, or None if the text is not one, to the letter."""
+    if not _INTEGER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if INT64_MIN <= number <= INT64_MAX else None
+
+
+def integer(text: bytes, message: str = errors.NOT_AN_INTEGER) -> int:
+    """Return a signed 64-bit integer; raise CommandError(message) if the text is not one."""
+    number = parse_integer(text)
+    if number is None:
+        raise CommandError(message)
+    return number
+
+
+def database(text: bytes) -> int:
+    """Return the number of a database."""
+    number = integer(text)
+    if not 0 <= number < DATABASES:
+        raise CommandError(errors.DB_OUT_OF_RANGE)
+    return number
+
+
+def decimal_number(text: bytes, message: str = errors.NOT_A_FLOAT) -> Decimal:
+    """Return a finite number, in the range of the long double that Redis computes with."""
+    if len(text) > 5 * 1024 or not _FLOAT.fullmatch(text):
+        raise CommandError(message)
+    number = Decimal(text.decode())
+    if abs(number.adjusted()) > 4932:
+        raise CommandError(message)
+    return number
+
+
+# Redis adds 80-bit long doubles (19 significant digits) and prints 17 decimals.
+_FLOAT_CONTEXT = decimal.Context(prec=4932 + 40)
+
+
+def add_decimals(number: Decimal, increment: Decimal) -> bytes:
+    """Return the sum as Redis prints it: no exponent, 17 decimals at most, no trailing zeros."""
+    total = _FLOAT_CONTEXT.add(number, increment)
+    if total.adjusted() > 4932:
+        raise CommandError(errors.NOT_FINITE)
+    text = f"{_FLOAT_CONTEXT.quantize(total, Decimal(1).scaleb(-17)):f}"
+    text = text.rstrip("0").rstrip(".")
+    return b"0" if text == "-0" else text.encode()
+
+
+UNITS: Final = {
+    b"EX": (1.0, False),
+    b"PX": (0.001, False),
+    b"EXAT": (1.0, True),
+    b"PXAT": (0.001, True),
+}
+"""The options that give a deadline: seconds per unit, and whether they count from 1970."""
+
+
+def deadline(
+    text: bytes,
+    unit: float,
+    absolute: bool,
+    command: str,
+    clock: Callable[[], float],
+    positive: bool = True,
+) -> float:
+    """Return the moment (Unix seconds) that an option such as EX 10 means.
+
+    It has the resolution of a millisecond, as in Redis, and the same bounds: as
+    milliseconds it must fit into 64 bits and, where `positive`, the number must be above 0.
+    """
+    number = integer(text)
+    milliseconds = number * 1000 if unit == 1.0 else number
+    if not absolute:
+        milliseconds += int(clock() * 1000)
+    too_small = number <= 0 if positive else milliseconds < INT64_MIN
+    if too_small or milliseconds > INT64_MAX:
+        raise CommandError(f"ERR invalid expire time in '{command}' command")
+    return milliseconds / 1000

@@ -1,0 +1,205 @@
+"""CONFIG: what the server was told, under Redis's parameter names."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from kvdb.commands.session import Instance, Session
+from kvdb.commands.table import ADMIN, command, container
+from kvdb.entry import DATABASES, EvictionPolicy
+from kvdb.errors import CommandError
+from kvdb.glob import compile_glob
+from kvdb.replies import OK, Reply
+
+container("CONFIG", "Look at the configuration, and change what may change.", group="server")
+
+LOG_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "verbose": logging.DEBUG,
+    "notice": logging.INFO,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+"""Ours (info and error) and Redis's (verbose and notice)."""
+
+
+class Parameter(NamedTuple):
+    """How a parameter is read and, if it may change at run time, changed.
+
+    `check` turns the text into a value or raises ValueError with a reason; `apply` takes it.
+    """
+
+    read: Callable[[Instance], str]
+    check: Callable[[str], object] | None = None
+    apply: Callable[[Instance, object], None] | None = None
+
+
+def _bytes(text: str) -> int:
+    """Parse a number of bytes as redis.conf has it: 100mb, 1gb, 5000."""
+    match = re.fullmatch(r"(\d{1,15})(b|k|kb|m|mb|g|gb)?", text.lower())
+    if not match:
+        raise ValueError("argument must be a memory value")
+    units = {"k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
+    return int(match[1]) * units.get(match[2] or "b", 1)
+
+
+def _number(least: int) -> Callable[[str], object]:
+    def check(text: str) -> object:
+        if not re.fullmatch(r"\d{1,9}", text):
+            raise ValueError("argument couldn't be parsed into an integer")
+        if int(text) < least:
+            raise ValueError(f"argument must be between {least} and 999999999 inclusive")
+        return int(text)
+
+    return check
+
+
+def _policy(text: str) -> EvictionPolicy:
+    try:
+        return EvictionPolicy(text.lower())
+    except ValueError:
+        allowed = ", ".join(policy.value for policy in EvictionPolicy)
+        raise ValueError(f"argument(s) must be one of the following: {allowed}") from None
+
+
+def _save_points(text: str) -> float:
+    """Parse `save`: pairs of seconds and changes. We save after the shortest time, if there was any change."""
+    words = text.split()
+    if len(words) % 2 or not all(re.fullmatch(r"\d{1,9}", word) for word in words):
+        raise ValueError("Invalid save parameters")
+    return float(min((int(seconds) for seconds in words[::2]), default=0))
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError(f"argument(s) must be one of the following: {', '.join(LOG_LEVELS)}")
+    return text.lower()
+
+
+def _set_save(instance: Instance, interval: object) -> None:
+    instance.config.snapshot_interval = interval  # type: ignore[assignment]
+    if instance.snapshots:
+        instance.snapshots.interval_changed()
+
+
+def _set_log_level(instance: Instance, level: object) -> None:
+    instance.config.log_level = str(level)
+    logging.getLogger("kvdb").setLevel(LOG_LEVELS[str(level)])
+
+
+def _set(field: str) -> Callable[[Instance, object], None]:
+    return lambda instance, value: setattr(instance.config, field, value)
+
+
+def _set_max_bytes(instance: Instance, value: object) -> None:
+    instance.store.max_bytes = value  # type: ignore[assignment]
+
+
+def _set_policy(instance: Instance, value: object) -> None:
+    instance.store.policy = value  # type: ignore[assignment]
+
+
+def _read_save(instance: Instance) -> str:
+    interval = instance.config.snapshot_interval
+    return f"{interval:g} 1" if instance.snapshots and interval else ""
+
+
+PARAMETERS: Final[dict[str, Parameter]] = {
+    "maxmemory": Parameter(lambda instance: str(instance.store.max_bytes), _bytes, _set_max_bytes),
+    "maxmemory-policy": Parameter(
+        lambda instance: instance.store.policy.value, _policy, _set_policy
+    ),
+    "maxclients": Parameter(
+        lambda instance: str(instance.config.max_clients), _number(1), _set("max_clients")
+    ),
+    "timeout": Parameter(
+        lambda instance: f"{instance.config.idle_timeout:g}", _number(0), _set("idle_timeout")
+    ),
+    "save": Parameter(_read_save, _save_points, _set_save),
+    "loglevel": Parameter(lambda instance: instance.config.log_level, _log_level, _set_log_level),
+    "proto-max-bulk-len": Parameter(lambda instance: str(instance.config.max_value_bytes)),
+    "databases": Parameter(lambda instance: str(DATABASES)),
+    "port": Parameter(lambda instance: str(instance.config.port)),
+    "bind": Parameter(lambda instance: instance.config.host),
+    "dir": Parameter(
+        lambda instance: str(instance.snapshots.path.resolve().parent) if instance.snapshots else ""
+    ),
+    "dbfilename": Parameter(
+        lambda instance: instance.snapshots.path.name if instance.snapshots else ""
+    ),
+    "requirepass": Parameter(lambda instance: "(set)" if instance.config.password else ""),
+    "appendonly": Parameter(lambda instance: "no"),
+    "protected-mode": Parameter(lambda instance: "yes" if instance.config.protected else "no"),
+}
+
+
+@command(
+    "CONFIG GET",
+    "parameter [parameter ...]",
+    ADMIN,
+    "Return the parameters that match these globs.",
+    group="server",
+)
+def config_get(session: Session, *patterns: bytes) -> Reply:
+    globs = [compile_glob(pattern.lower()) for pattern in patterns]
+    return {
+        name.encode(): parameter.read(session.instance).encode()
+        for name, parameter in PARAMETERS.items()
+        if any(matches(name.encode()) for matches in globs)
+    }
+
+
+@command(
+    "CONFIG SET",
+    "parameter value [parameter value ...]",
+    ADMIN,
+    "Change parameters, all or none.",
+    group="server",
+)
+def config_set(session: Session, *names_and_values: bytes) -> Reply:
+    if len(names_and_values) % 2:
+        raise CommandError("ERR wrong number of arguments for 'config|set' command")
+    changes: list[tuple[Callable[[Instance, object], None], object]] = []
+    for given, text in zip(names_and_values[::2], names_and_values[1::2], strict=True):
+        name = given.decode("utf-8", "replace").lower()
+        parameter = PARAMETERS.get(name)
+        if parameter is None:
+            raise CommandError(
+                f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'"
+            )
+        if parameter.check is None or parameter.apply is None:
+            raise _refused(name, "can't set immutable config")
+        if any(apply is parameter.apply for apply, _ in changes):
+            raise _refused(name, "duplicate parameter")
+        try:
+            changes.append((parameter.apply, parameter.check(text.decode("utf-8", "replace"))))
+        except ValueError as error:
+            raise _refused(name, str(error)) from None
+    for apply, value in changes:
+        apply(session.instance, value)
+    return OK
+
+
+def _refused(name: str, reason: str) -> CommandError:
+    return CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+
+
+@command("CONFIG RESETSTAT", "", ADMIN, "Set the counters of INFO back to 0.", group="server")
+def config_resetstat(session: Session) -> Reply:
+    session.instance.reset_statistics()
+    return OK
+
+
+@command(
+    "CONFIG REWRITE",
+    "",
+    ADMIN,
+    "Refused: there is no configuration file to rewrite.",
+    group="server",
+)
+def config_rewrite(session: Session) -> Reply:
+    raise CommandError("ERR The server is running without a config file")

@@ -1,0 +1,357 @@
+"""Commands about the connection itself."""
+
+from __future__ import annotations
+
+from kvdb import errors
+from kvdb.commands.arguments import database, integer, parse_integer
+from kvdb.commands.session import ReplyMode, Session
+from kvdb.commands.table import ADMIN, ANYONE, AT_ONCE, NONE, NOT_QUEUED, command, container
+from kvdb.errors import CommandError
+from kvdb.replies import NO_REPLY, OK, PONG, Reply, SimpleString, Verbatim
+
+REDIS_VERSION = "7.2.0"
+"""The Redis whose commands and replies ours follow: clients decide by it what they may send."""
+
+
+@command("PING", "[message]", NONE, "Answer PONG, or the message.", group="connection")
+def ping(session: Session, *message: bytes) -> Reply:
+    return message[0] if message else PONG
+
+
+@command("ECHO", "message", NONE, "Return the message.", group="connection")
+def echo(session: Session, message: bytes) -> Reply:
+    return message
+
+
+def _log_in(session: Session, user: bytes, password: bytes) -> None:
+    if user != b"default" or not session.instance.password_is(password):
+        raise CommandError(errors.WRONG_PASSWORD)
+    session.authenticated = True
+
+
+@command("AUTH", "[username] password", ANYONE, "Give the password.", group="connection")
+def auth(session: Session, *user_and_password: bytes) -> Reply:
+    *user, password = user_and_password
+    if session.instance.config.password is None:
+        if user == [b"default"]:
+            return OK  # as in Redis: this user then needs no password
+        raise CommandError(errors.WRONG_PASSWORD if user else errors.NO_PASSWORD_SET)
+    _log_in(session, user[0] if user else b"default", password)
+    return OK
+
+
+@command(
+    "HELLO",
+    "[protover [AUTH username password] [SETNAME clientname]]",
+    ANYONE,
+    "Choose RESP 2 or 3, log in, give the connection a name.",
+    group="connection",
+)
+def hello(session: Session, *arguments: bytes) -> Reply:
+    version = session.version
+    if arguments:
+        number = parse_integer(arguments[0])
+        if number is None:
+            raise CommandError("ERR Protocol version is not an integer or out of range")
+        if number not in (2, 3):
+            raise CommandError(errors.UNSUPPORTED_PROTOCOL)
+        version = number
+    name = None
+    words = list(arguments[1:])
+    while words:
+        option = words.pop(0).upper()
+        if option == b"AUTH" and len(words) >= 2:
+            if session.instance.config.password is not None:
+                _log_in(session, words[0], words[1])
+            del words[:2]
+        elif option == b"SETNAME" and words:
+            name = _client_name(words.pop(0))
+        else:
+            shown = option.decode("utf-8", "replace")[:128]
+            raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
+    if not session.authenticated:
+        raise CommandError(errors.HELLO_NOT_AUTHENTICATED)
+    session.version = version
+    if name is not None:
+        session.name = name
+    return {
+        b"server": b"redis",
+        b"version": REDIS_VERSION.encode(),
+        b"proto": version,
+        b"id": session.id,
+        b"mode": b"standalone",
+        b"role": b"master",
+        b"modules": [],
+    }
+
+
+@command("SELECT", "index", NONE, "Work in another database (0 to 15).", group="connection")
+def select(session: Session, index: bytes) -> Reply:
+    session.db = database(index)
+    return OK
+
+
+@command("QUIT", "", ANYONE | AT_ONCE, "Close the connection.", group="connection")
+def quit_(session: Session) -> Reply:
+    session.closing = True
+    return OK
+
+
+@command(
+    "RESET",
+    "",
+    ANYONE | AT_ONCE,
+    "Put the connection back into the state of a new one.",
+    group="connection",
+)
+def reset(session: Session) -> Reply:
+    session.reset()
+    return SimpleString(b"RESET")
+
+
+# --- CLIENT -------------------------------------------------------------------------------
+
+container("CLIENT", "Look at connections and name, change or end them.", group="connection")
+
+
+def _client_name(name: bytes) -> bytes:
+    if any(not 33 <= byte <= 126 for byte in name):
+        raise CommandError(
+            "ERR Client names cannot contain spaces, newlines or special characters."
+        )
+    return name
+
+
+@command("CLIENT ID", "", NONE, "Return the number of this connection.", group="connection")
+def client_id(session: Session) -> Reply:
+    return session.id
+
+
+@command("CLIENT GETNAME", "", NONE, "Return the name of this connection.", group="connection")
+def client_getname(session: Session) -> Reply:
+    return session.name or None
+
+
+@command("CLIENT SETNAME", "connection-name", NONE, "Name this connection.", group="connection")
+def client_setname(session: Session, name: bytes) -> Reply:
+    session.name = _client_name(name)
+    return OK
+
+
+@command(
+    "CLIENT SETINFO",
+    "LIB-NAME libname | LIB-VER libver",
+    NONE,
+    "Tell which client library is used.",
+    group="connection",
+)
+def client_setinfo(session: Session, attribute: bytes, value: bytes) -> Reply:
+    if any(not 33 <= byte <= 126 for byte in value):
+        shown = attribute.decode("utf-8", "replace")[:128].lower()
+        raise CommandError(f"ERR {shown} cannot contain spaces, newlines or special characters.")
+    match attribute.upper():
+        case b"LIB-NAME":
+            session.library_name = value
+        case b"LIB-VER":
+            session.library_version = value
+        case _:
+            shown = attribute.decode("utf-8", "replace")[:128]
+            raise CommandError(f"ERR Unrecognized option '{shown}'")
+    return OK
+
+
+def describe(session: Session) -> str:
+    """Return one line of CLIENT LIST, with Redis's field names."""
+    now = session.instance.monotonic()
+    transaction = session.transaction
+    fields = {
+        "id": session.id,
+        "addr": session.address,
+        "laddr": session.local_address,
+        "fd": -1,
+        "name": session.name.decode("ascii", "replace"),
+        "age": int(now - session.started_at),
+        "idle": int(now - session.last_active),
+        "flags": ("x" if transaction else "")
+        + ("e" if session.no_evict else "")
+        + ("T" if session.no_touch else "")
+        or "N",
+        "db": session.db,
+        "sub": 0,
+        "psub": 0,
+        "ssub": 0,
+        "multi": len(transaction.queue) if transaction else -1,
+        "watch": len(session.watched),
+        "qbuf": 0,
+        "qbuf-free": 0,
+        "argv-mem": 0,
+        "multi-mem": 0,
+        "rbs": 0,
+        "rbp": 0,
+        "obl": 0,
+        "oll": 0,
+        "omem": 0,
+        "tot-mem": 0,
+        "events": "r",
+        "cmd": session.last_command,
+        "user": "default",
+        "redir": -1,
+        "resp": session.version,
+        "lib-name": session.library_name.decode("ascii", "replace"),
+        "lib-ver": session.library_version.decode("ascii", "replace"),
+    }
+    return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+@command("CLIENT INFO", "", NONE, "Describe this connection.", group="connection")
+def client_info(session: Session) -> Reply:
+    return Verbatim(describe(session) + "\n")
+
+
+_CLIENT_TYPES = {b"NORMAL", b"MASTER", b"SLAVE", b"REPLICA", b"PUBSUB"}
+
+
+def _client_type(word: bytes) -> bytes:
+    kind = word.upper()
+    if kind not in _CLIENT_TYPES:
+        raise CommandError(f"ERR Unknown client type '{word.decode('utf-8', 'replace')[:128]}'")
+    return kind
+
+
+def _client_number(word: bytes) -> int:
+    number = integer(word, "ERR Invalid client ID")
+    if number < 1:
+        raise CommandError("ERR Invalid client ID")
+    return number
+
+
+@command(
+    "CLIENT LIST",
+    "[TYPE type] [ID client-id ...]",
+    ADMIN,
+    "Describe all connections, one per line.",
+    group="connection",
+)
+def client_list(session: Session, *options: bytes) -> Reply:
+    sessions = session.instance.sessions()
+    if options:
+        option, words = options[0].upper(), options[1:]
+        if option == b"TYPE" and len(words) == 1:
+            if _client_type(words[0]) != b"NORMAL":
+                sessions = []
+        elif option == b"ID" and words:
+            wanted = {_client_number(word) for word in words}
+            sessions = [each for each in sessions if each.id in wanted]
+        else:
+            raise CommandError(errors.SYNTAX)
+    return Verbatim("".join(describe(each) + "\n" for each in sessions))
+
+
+@command(
+    "CLIENT KILL",
+    "ip:port | option value [option value ...]",
+    ADMIN,
+    "End connections: by address, or by ID, TYPE, USER, ADDR, LADDR, SKIPME, MAXAGE.",
+    group="connection",
+)
+def client_kill(session: Session, *arguments: bytes) -> Reply:
+    if len(arguments) == 1:
+        address = arguments[0].decode("utf-8", "replace")
+        chosen = [each for each in session.instance.sessions() if each.address == address]
+        if not chosen:
+            raise CommandError("ERR No such client")
+        _end(session, chosen)
+        return OK
+    if len(arguments) % 2:
+        raise CommandError(errors.SYNTAX)
+    skip_me = True
+    chosen = session.instance.sessions()
+    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
+        text = value.decode("utf-8", "replace")
+        match option.upper():
+            case b"ID":
+                number = integer(value, "ERR client-id should be greater than 0")
+                if number < 1:
+                    raise CommandError("ERR client-id should be greater than 0")
+                chosen = [each for each in chosen if each.id == number]
+            case b"TYPE":
+                if _client_type(value) != b"NORMAL":
+                    chosen = []
+            case b"USER":
+                if text != "default":
+                    raise CommandError(f"ERR No such user '{text[:128]}'")
+            case b"ADDR":
+                chosen = [each for each in chosen if each.address == text]
+            case b"LADDR":
+                chosen = [each for each in chosen if each.local_address == text]
+            case b"MAXAGE":
+                oldest = session.instance.monotonic() - integer(value)
+                chosen = [each for each in chosen if each.started_at <= oldest]
+            case b"SKIPME" if value.upper() in (b"YES", b"NO"):
+                skip_me = value.upper() == b"YES"
+            case _:
+                raise CommandError(errors.SYNTAX)
+    if skip_me:
+        chosen = [each for each in chosen if each is not session]
+    _end(session, chosen)
+    return len(chosen)
+
+
+def _end(session: Session, chosen: list[Session]) -> None:
+    for each in chosen:
+        if each is session:
+            session.closing = True  # after the reply
+        else:
+            each.close()
+
+
+@command(
+    "CLIENT REPLY",
+    "ON | OFF | SKIP",
+    NOT_QUEUED,
+    "Have replies sent, not sent, or the next one left out.",
+    group="connection",
+)
+def client_reply(session: Session, mode: bytes) -> Reply:
+    match mode.upper():
+        case b"ON":
+            session.reply_mode = ReplyMode.ON
+            return OK
+        case b"OFF":
+            session.reply_mode = ReplyMode.OFF
+        case b"SKIP":
+            if session.reply_mode is ReplyMode.ON:
+                session.reply_mode = ReplyMode.SKIP_NEXT
+        case _:
+            raise CommandError(errors.SYNTAX)
+    return NO_REPLY
+
+
+def _on_or_off(word: bytes) -> bool:
+    if word.upper() not in (b"ON", b"OFF"):
+        raise CommandError(errors.SYNTAX)
+    return word.upper() == b"ON"
+
+
+@command(
+    "CLIENT NO-EVICT",
+    "ON | OFF",
+    ADMIN,
+    "Accepted: connections are never ended for room.",
+    group="connection",
+)
+def client_no_evict(session: Session, mode: bytes) -> Reply:
+    session.no_evict = _on_or_off(mode)
+    return OK
+
+
+@command(
+    "CLIENT NO-TOUCH",
+    "ON | OFF",
+    NONE,
+    "Have this connection's commands leave the order of use alone.",
+    group="connection",
+)
+def client_no_touch(session: Session, mode: bytes) -> Reply:
+    session.no_touch = _on_or_off(mode)
+    return OK

@@ -1,0 +1,197 @@
+"""INFO: what the server is doing, under Redis's section and field names."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import kvdb
+from kvdb.commands.connection import REDIS_VERSION
+from kvdb.commands.session import Instance, Session
+from kvdb.commands.table import NONE, command
+from kvdb.entry import TABLE_SHARE
+from kvdb.replies import Reply, Verbatim
+
+Fields = dict[str, object]
+
+
+def resident_bytes() -> int | None:
+    """Return what the process takes of physical memory, or None where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def human(number: int) -> str:
+    """Return a number of bytes as Redis's *_human fields have it: 1.50M."""
+    if number < 1024:
+        return f"{number}B"
+    size = float(number)
+    for unit in "KMGT":
+        size /= 1024
+        if size < 1024 or unit == "T":
+            return f"{size:.2f}{unit}"
+    raise AssertionError("unreachable")
+
+
+def _server(instance: Instance) -> Fields:
+    uptime = int(instance.monotonic() - instance.started_at)
+    return {
+        "redis_version": REDIS_VERSION,
+        "redis_git_sha1": "00000000",
+        "redis_git_dirty": 0,
+        "redis_build_id": "0000000000000000",
+        "redis_mode": "standalone",
+        "kvdb_version": kvdb.__version__,
+        "python_version": platform.python_version(),
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "arch_bits": 64 if sys.maxsize > 2**32 else 32,
+        "process_id": os.getpid(),
+        "run_id": instance.run_id,
+        "tcp_port": instance.config.port,
+        "server_time_usec": int(instance.store.clock() * 1_000_000),
+        "uptime_in_seconds": uptime,
+        "uptime_in_days": uptime // 86400,
+        "executable": sys.executable,
+        "config_file": "",
+    }
+
+
+def _clients(instance: Instance) -> Fields:
+    sessions = instance.sessions()
+    return {
+        "connected_clients": len(sessions),
+        "maxclients": instance.config.max_clients,
+        "blocked_clients": 0,
+        "watching_clients": sum(bool(session.watched) for session in sessions),
+        "total_watched_keys": len({key for session in sessions for key in list(session.watched)}),
+    }
+
+
+def _memory(instance: Instance) -> Fields:
+    store = instance.store
+    used = store.used_bytes
+    overhead = TABLE_SHARE * sum(keys for keys, _, _ in store.sizes().values())
+    fields: Fields = {
+        "used_memory": used,
+        "used_memory_human": human(used),
+        "used_memory_overhead": overhead,
+        "used_memory_dataset": used - overhead,
+        "maxmemory": store.max_bytes,
+        "maxmemory_human": human(store.max_bytes),
+        "maxmemory_policy": store.policy.value,
+    }
+    resident = resident_bytes()
+    if resident is not None:
+        fields["used_memory_rss"] = resident
+        fields["used_memory_rss_human"] = human(resident)
+        fields["mem_fragmentation_ratio"] = f"{resident / max(used, 1):.2f}"
+    return fields
+
+
+def _persistence(instance: Instance) -> Fields:
+    snapshots = instance.snapshots
+    fields: Fields = {"loading": 0, "async_loading": 0}
+    if snapshots is None:
+        changes, saving, last_save, error, duration, saves = 0, False, 0, None, None, 0
+    else:
+        changes, saving = snapshots.changes_since_save, snapshots.in_progress
+        last_save, error = int(snapshots.last_save), snapshots.last_error
+        duration, saves = snapshots.last_duration, snapshots.saves
+    fields |= {
+        "rdb_changes_since_last_save": changes,
+        "rdb_bgsave_in_progress": int(saving),
+        "rdb_last_save_time": last_save,
+        "rdb_last_bgsave_status": "err" if error else "ok",
+        "rdb_last_bgsave_time_sec": -1 if duration is None else round(duration),
+        "rdb_saves": saves,
+        "aof_enabled": 0,
+        "aof_rewrite_in_progress": 0,
+        "aof_last_write_status": "ok",
+    }
+    if error:
+        fields["snapshot_last_error"] = error
+    return fields
+
+
+def _stats(instance: Instance) -> Fields:
+    store, traffic = instance.store, instance.traffic()
+    return {
+        "total_connections_received": instance.connections_received,
+        "total_commands_processed": traffic.commands,
+        "instantaneous_ops_per_sec": round(instance.operations_per_second),
+        "total_net_input_bytes": traffic.received,
+        "total_net_output_bytes": traffic.sent,
+        "rejected_connections": instance.connections_rejected,
+        "sync_full": 0,
+        "sync_partial_ok": 0,
+        "sync_partial_err": 0,
+        "expired_keys": store.expired_keys,
+        "evicted_keys": store.evicted_keys,
+        "keyspace_hits": store.hits,
+        "keyspace_misses": store.misses,
+        "pubsub_channels": 0,
+        "pubsub_patterns": 0,
+    }
+
+
+def _replication(instance: Instance) -> Fields:
+    return {
+        "role": "master",
+        "connected_slaves": 0,
+        "master_replid": instance.run_id,
+        "master_repl_offset": 0,
+    }
+
+
+def _cpu(instance: Instance) -> Fields:
+    times = os.times()
+    return {"used_cpu_sys": f"{times.system:.6f}", "used_cpu_user": f"{times.user:.6f}"}
+
+
+def _cluster(instance: Instance) -> Fields:
+    return {"cluster_enabled": 0}
+
+
+def _keyspace(instance: Instance) -> Fields:
+    return {
+        f"db{db}": f"keys={keys},expires={expiring},avg_ttl={round(mean * 1000)}"
+        for db, (keys, expiring, mean) in instance.store.sizes().items()
+    }
+
+
+SECTIONS: Final[dict[str, Callable[[Instance], Fields]]] = {
+    "Server": _server,
+    "Clients": _clients,
+    "Memory": _memory,
+    "Persistence": _persistence,
+    "Stats": _stats,
+    "Replication": _replication,
+    "CPU": _cpu,
+    "Cluster": _cluster,
+    "Keyspace": _keyspace,
+}
+
+
+@command(
+    "INFO",
+    "[section ...]",
+    NONE,
+    "Describe the server: versions, memory, saving, counters.",
+    group="server",
+)
+def info(session: Session, *sections: bytes) -> Reply:
+    wanted = {section.decode("utf-8", "replace").lower() for section in sections}
+    everything = not wanted or wanted & {"all", "default", "everything"}
+    parts = []
+    for name, fields in SECTIONS.items():
+        if everything or name.lower() in wanted:
+            lines = [f"# {name}"]
+            lines += [f"{field}:{value}" for field, value in fields(session.instance).items()]
+            parts.append("\r\n".join(lines) + "\r\n")
+    return Verbatim("\r\n".join(parts))

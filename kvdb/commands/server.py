@@ -1,0 +1,88 @@
+"""Commands about the server: saving, stopping, time."""
+
+from __future__ import annotations
+
+from kvdb import errors
+from kvdb.commands.session import Session
+from kvdb.commands.table import ADMIN, NONE, NOT_QUEUED, command
+from kvdb.errors import CommandError
+from kvdb.replies import NO_REPLY, OK, Reply, SimpleString
+from kvdb.snapshot import SaveInProgress, SnapshotError, Snapshots
+
+NOT_SAVED = "ERR this server keeps its data in memory only (--in-memory)"
+
+
+def _snapshots(session: Session) -> Snapshots:
+    if session.instance.snapshots is None:
+        raise CommandError(NOT_SAVED)
+    return session.instance.snapshots
+
+
+@command(
+    "SAVE",
+    "",
+    ADMIN | NOT_QUEUED,
+    "Write the snapshot now; others are served meanwhile.",
+    group="server",
+)
+def save(session: Session) -> Reply:
+    try:
+        _snapshots(session).save()
+    except SaveInProgress:
+        raise CommandError("ERR Background save already in progress") from None
+    except SnapshotError as error:
+        raise CommandError(f"ERR {error}") from None
+    return OK
+
+
+@command("BGSAVE", "[SCHEDULE]", ADMIN, "Write the snapshot in the background.", group="server")
+def bgsave(session: Session, *schedule: bytes) -> Reply:
+    if schedule and (len(schedule) > 1 or schedule[0].upper() != b"SCHEDULE"):
+        raise CommandError(errors.SYNTAX)
+    if not _snapshots(session).save_soon() and not schedule:
+        raise CommandError("ERR Background save already in progress")
+    return SimpleString(b"Background saving started")
+
+
+@command(
+    "LASTSAVE",
+    "",
+    NONE,
+    "Return when the last snapshot was written, in Unix seconds.",
+    group="server",
+)
+def lastsave(session: Session) -> Reply:
+    return int(_snapshots(session).last_save)
+
+
+@command(
+    "TIME", "", NONE, "Return the server's clock: Unix seconds, and microseconds.", group="server"
+)
+def time(session: Session) -> Reply:
+    seconds, microseconds = divmod(int(session.store.clock() * 1_000_000), 1_000_000)
+    return [b"%d" % seconds, b"%d" % microseconds]
+
+
+@command(
+    "SHUTDOWN",
+    "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+    ADMIN | NOT_QUEUED,
+    "Save and stop the server; NOSAVE: stop without saving.",
+    group="server",
+)
+def shutdown(session: Session, *options: bytes) -> Reply:
+    asked = {option.upper() for option in options}
+    if not asked <= {b"NOSAVE", b"SAVE", b"NOW", b"FORCE", b"ABORT"} or asked >= {
+        b"NOSAVE",
+        b"SAVE",
+    }:
+        raise CommandError(errors.SYNTAX)
+    if b"ABORT" in asked:
+        if len(asked) > 1:
+            raise CommandError(errors.SYNTAX)
+        raise CommandError("ERR No shutdown in progress.")
+    if b"SAVE" in asked:
+        save(session)  # an error keeps the server running
+    session.instance.request_stop(b"NOSAVE" not in asked)
+    session.closing = True
+    return NO_REPLY

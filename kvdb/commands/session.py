@@ -1,0 +1,271 @@
+"""What a conversation needs: the state of one client, and what all of them share."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kvdb import errors
+from kvdb.commands.table import Command, find
+from kvdb.config import Config
+from kvdb.entry import Key, key_in
+from kvdb.errors import CommandError
+from kvdb.replies import NO_REPLY, QUEUED, Reply
+from kvdb.snapshot import Snapshots
+from kvdb.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Instance:
+    """What the sessions of one server share: store, configuration, the list of sessions.
+
+    `_lock` guards the registry of sessions and the counters beside it. It is never held
+    together with the store's lock.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        snapshots: Snapshots | None = None,
+        request_stop: Callable[[bool], object] = lambda save: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`request_stop(save)` is called by SHUTDOWN; it returns at once.
+
+        `monotonic` returns seconds since some moment: ages and idle times are measured with it.
+        """
+        self.monotonic = monotonic
+        self.store = store
+        self.config = config
+        self.snapshots = snapshots
+        self.request_stop = request_stop
+        self.started_at = monotonic()
+        self.run_id = secrets.token_hex(20)  # 40 characters that name this run of the server
+        self._lock = threading.Lock()
+        self._sessions: dict[int, Session] = {}
+        self._next_id = itertools.count(1)
+        self._ended = Traffic()  # of the sessions that have ended
+        self._before_reset = Traffic()  # what CONFIG RESETSTAT leaves out
+        self._operations_sample = (monotonic(), 0)
+        self.operations_per_second = 0.0
+        self.connections_received = 0
+        self.connections_rejected = 0
+
+    # --- sessions ------------------------------------------------------------------------
+
+    def admit(self, session: Session) -> bool:
+        """Add a session to the registry, unless there are too many; tell which."""
+        with self._lock:
+            self.connections_received += 1
+            if len(self._sessions) >= self.config.max_clients:
+                self.connections_rejected += 1
+                return False
+            session.id = next(self._next_id)
+            self._sessions[session.id] = session
+            return True
+
+    def dismiss(self, session: Session) -> None:
+        """Take an ended session out of the registry; what it held is released."""
+        session.end_transaction()
+        with self._lock:
+            if self._sessions.pop(session.id, None):
+                self._ended += session.traffic
+
+    def sessions(self) -> list[Session]:
+        """Return the sessions that are open now, oldest first."""
+        with self._lock:
+            return list(self._sessions.values())
+
+    def end_idle_sessions(self) -> None:
+        """End the sessions that have been silent for longer than the idle timeout."""
+        timeout = self.config.idle_timeout
+        if timeout:
+            silent_since = self.monotonic() - timeout
+            for session in self.sessions():
+                if session.last_active < silent_since:
+                    log.info(
+                        "client %s: silent for more than %g s, ended", session.address, timeout
+                    )
+                    session.close()
+
+    # --- statistics ----------------------------------------------------------------------
+
+    def traffic(self) -> Traffic:
+        """Return what all sessions have sent and received, since the last CONFIG RESETSTAT."""
+        with self._lock:
+            total = self._ended - self._before_reset
+            for session in self._sessions.values():
+                total += session.traffic
+            return total
+
+    def reset_statistics(self) -> None:
+        """Start counting anew (CONFIG RESETSTAT)."""
+        self.store.reset_statistics()
+        traffic = self.traffic()
+        with self._lock:
+            self._before_reset += traffic
+            self._operations_sample = (self.monotonic(), 0)
+            self.connections_received = self.connections_rejected = 0
+
+    def housekeeping(self) -> None:
+        """One pass of what has to be looked after about every second."""
+        self.end_idle_sessions()
+        now, operations = self.monotonic(), self.traffic().commands
+        with self._lock:
+            then, before = self._operations_sample
+            self._operations_sample = (now, operations)
+            self.operations_per_second = max(0.0, (operations - before) / max(now - then, 0.001))
+
+    # --- access --------------------------------------------------------------------------
+
+    def password_is(self, password: bytes) -> bool:
+        """Tell whether this is the password, in a time that does not depend on the answer."""
+        expected = (self.config.password or "").encode()
+        return hmac.compare_digest(
+            hashlib.sha256(password).digest(), hashlib.sha256(expected).digest()
+        )
+
+
+class Traffic:
+    """Counters of one session. Only its own thread writes them; sums are a moment old."""
+
+    def __init__(self, commands: int = 0, received: int = 0, sent: int = 0) -> None:
+        self.commands, self.received, self.sent = commands, received, sent
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.commands + other.commands, self.received + other.received, self.sent + other.sent
+        )
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return self + Traffic(-other.commands, -other.received, -other.sent)
+
+
+class ReplyMode(enum.Enum):
+    """What CLIENT REPLY has asked for."""
+
+    ON = enum.auto()
+    OFF = enum.auto()
+    SKIP_NEXT = enum.auto()
+
+
+class Transaction:
+    """What MULTI has queued so far."""
+
+    def __init__(self) -> None:
+        self.queue: list[tuple[Command, list[bytes]]] = []
+        self.aborted = False  # an error while queueing: EXEC will refuse
+
+
+class Session:
+    """The state of one client's conversation. Its own thread uses it; others only look.
+
+    What others do to it is `close()`, which may come at any moment.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        address: str = "",
+        local_address: str = "",
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.instance = instance
+        self.store: Store = instance.store
+        self.address, self.local_address = address, local_address
+        self.close = close
+        self.id = 0  # given by Instance.admit()
+        self.traffic = Traffic()
+        self.started_at = self.last_active = instance.monotonic()
+        self.last_command = "NULL"
+        self.library_name = self.library_version = b""
+        self.closing = False  # end the connection once the reply is sent
+        self.watched: dict[Key, int] = {}  # key -> its version when it was watched
+        self.transaction: Transaction | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the state of a new connection (RESET)."""
+        self.end_transaction()
+        self.authenticated = self.instance.config.password is None
+        self.db = 0
+        self.version = 2  # of RESP
+        self.name = b""
+        self.reply_mode = ReplyMode.ON
+        self.no_touch = self.no_evict = False
+
+    def end_transaction(self) -> None:
+        """Forget what is queued and what is watched."""
+        self.transaction = None
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """Forget what is watched."""
+        for key in self.watched:
+            self.store.unwatch(key)
+        self.watched.clear()
+
+    def execute(self, request: list[bytes]) -> Reply:
+        """Carry out one request and return its reply; a refusal is returned, not raised."""
+        self.traffic.commands += 1
+        mode = self.reply_mode
+        reply = self._execute(request)
+        if mode is ReplyMode.ON:
+            return reply
+        if mode is ReplyMode.SKIP_NEXT:
+            if self.reply_mode is mode:
+                self.reply_mode = ReplyMode.ON
+            return NO_REPLY
+        return reply if self.reply_mode is ReplyMode.ON else NO_REPLY
+
+    def _execute(self, request: list[bytes]) -> Reply:
+        row = None
+        try:
+            row, arguments = self._find(request)
+            if self.transaction is None or row.at_once:
+                return self.run(row, arguments)
+            self.transaction.queue.append((row, arguments))
+            return QUEUED
+        except CommandError as error:
+            return error
+        except Exception:
+            # The name only: arguments may be secrets.
+            log.exception("internal error in %s", row.name if row else "the command table")
+            return CommandError(errors.INTERNAL)
+
+    def _find(self, request: list[bytes]) -> tuple[Command, list[bytes]]:
+        """Return the command and its arguments if it may be run or queued now."""
+        try:
+            row, arguments = find(request)
+            if not self.authenticated and not row.anyone:
+                raise CommandError(errors.NOT_AUTHENTICATED)
+            if self.transaction and row.not_queued:
+                raise CommandError(errors.NOT_INSIDE_MULTI)
+        except CommandError:
+            if self.transaction:
+                self.transaction.aborted = True
+            raise
+        self.last_command = row.wire_name
+        return row, arguments
+
+    def run(self, row: Command, arguments: list[bytes]) -> Reply:
+        """Call a command's handler, with its keys as the store has them."""
+        given: list[Any] = arguments
+        if self.db:
+            given = list(arguments)
+            for position in row.key_positions(len(given)):
+                given[position] = key_in(self.db, given[position])
+        if self.no_touch:
+            with self.store.without_touching():
+                return row.handler(self, *given)
+        return row.handler(self, *given)

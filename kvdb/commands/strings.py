@@ -1,0 +1,378 @@
+"""Commands on string values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvdb import errors
+from kvdb.commands.arguments import (
+    INT64_MAX,
+    INT64_MIN,
+    UNITS,
+    add_decimals,
+    deadline,
+    decimal_number,
+    integer,
+)
+from kvdb.commands.session import Session
+from kvdb.commands.table import ALL_KEYS, FIRST_KEY, GROWS, KEY_VALUE_PAIRS, READ, WRITE, command
+from kvdb.entry import Key
+from kvdb.errors import CommandError, ValueTooLarge
+from kvdb.replies import OK, Reply
+
+
+@command("GET", "key", READ, "Return the value of a key.", group="string", keys=FIRST_KEY)
+def get(session: Session, key: Key) -> Reply:
+    return session.store.get(key)
+
+
+@dataclass
+class _SetOptions:
+    """The options of SET and GETEX; at most one of them says what becomes of the deadline."""
+
+    condition: bytes = b""  # NX or XX
+    return_old: bool = False
+    keep_ttl: bool = False
+    persist: bool = False
+    expires_at: float | None = None
+
+
+def _parse_set_options(
+    session: Session, command_name: str, options: tuple[bytes, ...], allowed: set[bytes]
+) -> _SetOptions:
+    parsed = _SetOptions()
+    timing = None
+    words = iter(options)
+    for word in words:
+        option = word.upper()
+        if option not in allowed:
+            raise CommandError(errors.SYNTAX)
+        if option in (b"NX", b"XX"):
+            if parsed.condition not in (b"", option):
+                raise CommandError(errors.SYNTAX)
+            parsed.condition = option
+        elif option == b"GET":
+            parsed.return_old = True
+        else:
+            if timing is not None:
+                raise CommandError(errors.SYNTAX)
+            timing = option, b""
+            if option in UNITS:
+                number = next(words, None)
+                if number is None:
+                    raise CommandError(errors.SYNTAX)
+                timing = option, number
+    if timing is not None:
+        option, number = timing
+        parsed.keep_ttl, parsed.persist = option == b"KEEPTTL", option == b"PERSIST"
+        if option in UNITS:
+            parsed.expires_at = deadline(number, *UNITS[option], command_name, session.store.clock)
+    return parsed
+
+
+@command(
+    "SET",
+    "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-seconds"
+    " | PXAT unix-milliseconds | KEEPTTL]",
+    WRITE | GROWS,
+    "Set the value of a key, and how long it lives.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def set_(session: Session, key: Key, value: bytes, *options: bytes) -> Reply:
+    if not options:
+        session.store.set(key, value)
+        return OK
+    asked = _parse_set_options(session, "set", options, {*UNITS, b"NX", b"XX", b"GET", b"KEEPTTL"})
+    with session.store.atomic():
+        old = session.store.get(key) if asked.return_old else None
+        entry = session.store.entry(key)
+        stored = not (
+            (asked.condition == b"NX" and entry) or (asked.condition == b"XX" and not entry)
+        )
+        if stored:
+            kept = entry.expires_at if entry and asked.keep_ttl else None
+            session.store.set(key, value, expires_at=kept or asked.expires_at)
+    if asked.return_old:
+        return old
+    return OK if stored else None
+
+
+@command(
+    "SETNX",
+    "key value",
+    WRITE | GROWS,
+    "Set a value only if the key does not exist.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def setnx(session: Session, key: Key, value: bytes) -> Reply:
+    with session.store.atomic():
+        if session.store.exists(key):
+            return 0
+        session.store.set(key, value)
+        return 1
+
+
+def _set_expiring(
+    session: Session, key: Key, value: bytes, name: str, time: bytes, unit: float
+) -> Reply:
+    expires_at = deadline(time, unit, False, name, session.store.clock)
+    session.store.set(key, value, expires_at=expires_at)
+    return OK
+
+
+@command(
+    "SETEX",
+    "key seconds value",
+    WRITE | GROWS,
+    "Set a value that expires after some seconds.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def setex(session: Session, key: Key, seconds: bytes, value: bytes) -> Reply:
+    return _set_expiring(session, key, value, "setex", seconds, 1.0)
+
+
+@command(
+    "PSETEX",
+    "key milliseconds value",
+    WRITE | GROWS,
+    "Set a value that expires after some milliseconds.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def psetex(session: Session, key: Key, milliseconds: bytes, value: bytes) -> Reply:
+    return _set_expiring(session, key, value, "psetex", milliseconds, 0.001)
+
+
+@command(
+    "GETSET",
+    "key value",
+    WRITE | GROWS,
+    "Set a value and return the one before.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def getset(session: Session, key: Key, value: bytes) -> Reply:
+    with session.store.atomic():
+        old = session.store.get(key)
+        session.store.set(key, value)
+        return old
+
+
+@command(
+    "GETDEL",
+    "key",
+    WRITE,
+    "Return the value of a key and delete it.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def getdel(session: Session, key: Key) -> Reply:
+    with session.store.atomic():
+        value = session.store.get(key)
+        session.store.delete(key)
+        return value
+
+
+@command(
+    "GETEX",
+    "key [EX seconds | PX milliseconds | EXAT unix-seconds | PXAT unix-milliseconds | PERSIST]",
+    WRITE,
+    "Return the value of a key and change how long it lives.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def getex(session: Session, key: Key, *options: bytes) -> Reply:
+    asked = _parse_set_options(session, "getex", options, {*UNITS, b"PERSIST"})
+    with session.store.atomic():
+        value = session.store.get(key)
+        if value is not None and (asked.persist or asked.expires_at is not None):
+            session.store.set_deadline(key, asked.expires_at)
+        return value
+
+
+@command(
+    "MGET",
+    "key [key ...]",
+    READ,
+    "Return the values of all these keys.",
+    group="string",
+    keys=ALL_KEYS,
+)
+def mget(session: Session, *keys: Key) -> Reply:
+    return session.store.get_many(keys)
+
+
+def _pairs(name: str, keys_and_values: tuple[bytes, ...]) -> dict[Key, bytes]:
+    if len(keys_and_values) % 2:
+        raise CommandError(f"ERR wrong number of arguments for '{name}' command")
+    return dict(zip(keys_and_values[::2], keys_and_values[1::2], strict=True))
+
+
+@command(
+    "MSET",
+    "key value [key value ...]",
+    WRITE | GROWS,
+    "Set several values in one step.",
+    group="string",
+    keys=KEY_VALUE_PAIRS,
+)
+def mset(session: Session, *keys_and_values: bytes) -> Reply:
+    session.store.set_many(_pairs("mset", keys_and_values))
+    return OK
+
+
+@command(
+    "MSETNX",
+    "key value [key value ...]",
+    WRITE | GROWS,
+    "Set several values only if none of the keys exists.",
+    group="string",
+    keys=KEY_VALUE_PAIRS,
+)
+def msetnx(session: Session, *keys_and_values: bytes) -> Reply:
+    values = _pairs("msetnx", keys_and_values)
+    with session.store.atomic():
+        if any(session.store.exists(key) for key in values):
+            return 0
+        session.store.set_many(values)
+        return 1
+
+
+def _check_length(session: Session, length: int) -> None:
+    limit = session.instance.config.max_value_bytes
+    if length > limit:
+        raise ValueTooLarge(limit)
+
+
+@command(
+    "APPEND",
+    "key value",
+    WRITE | GROWS,
+    "Append to the value of a key; return its length.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def append(session: Session, key: Key, value: bytes) -> Reply:
+    def appended(old: bytes | None) -> bytes:
+        _check_length(session, len(old or b"") + len(value))
+        return (old or b"") + value
+
+    return len(session.store.update(key, appended))
+
+
+@command(
+    "STRLEN", "key", READ, "Return the length of a value in bytes.", group="string", keys=FIRST_KEY
+)
+def strlen(session: Session, key: Key) -> Reply:
+    return len(session.store.get(key) or b"")
+
+
+@command(
+    "GETRANGE",
+    "key start end",
+    READ,
+    "Return a part of a value; both ends count.",
+    group="string",
+    keys=FIRST_KEY,
+    aliases=("SUBSTR",),
+)
+def getrange(session: Session, key: Key, start: bytes, end: bytes) -> Reply:
+    first, last = integer(start), integer(end)
+    value = session.store.get(key) or b""
+    if first < 0 and last < 0 and first > last:
+        return b""
+    if first < 0:
+        first = max(0, len(value) + first)
+    if last < 0:
+        last = max(0, len(value) + last)
+    return value[first : last + 1]
+
+
+@command(
+    "SETRANGE",
+    "key offset value",
+    WRITE | GROWS,
+    "Overwrite a part of a value; return its length.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def setrange(session: Session, key: Key, offset: bytes, value: bytes) -> Reply:
+    start = integer(offset)
+    if start < 0:
+        raise CommandError(errors.OFFSET_OUT_OF_RANGE)
+
+    def overwritten(old: bytes | None) -> bytes:
+        _check_length(session, start + len(value))
+        before = (old or b"")[:start].ljust(start, b"\0")
+        return before + value + (old or b"")[start + len(value) :]
+
+    if not value:  # changes nothing, and makes no key
+        return len(session.store.get(key) or b"")
+    return len(session.store.update(key, overwritten))
+
+
+def _increment(session: Session, key: Key, amount: int) -> int:
+    def incremented(old: bytes | None) -> bytes:
+        number = (0 if old is None else integer(old)) + amount
+        if not INT64_MIN <= number <= INT64_MAX:
+            raise CommandError(errors.OVERFLOW)
+        return b"%d" % number
+
+    return int(session.store.update(key, incremented))
+
+
+@command("INCR", "key", WRITE | GROWS, "Add 1 to a counter.", group="string", keys=FIRST_KEY)
+def incr(session: Session, key: Key) -> Reply:
+    return _increment(session, key, 1)
+
+
+@command("DECR", "key", WRITE | GROWS, "Subtract 1 from a counter.", group="string", keys=FIRST_KEY)
+def decr(session: Session, key: Key) -> Reply:
+    return _increment(session, key, -1)
+
+
+@command(
+    "INCRBY",
+    "key increment",
+    WRITE | GROWS,
+    "Add a number to a counter.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def incrby(session: Session, key: Key, increment: bytes) -> Reply:
+    return _increment(session, key, integer(increment))
+
+
+@command(
+    "DECRBY",
+    "key decrement",
+    WRITE | GROWS,
+    "Subtract a number from a counter.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def decrby(session: Session, key: Key, decrement: bytes) -> Reply:
+    amount = integer(decrement)
+    if amount == INT64_MIN:  # has no positive counterpart
+        raise CommandError("ERR decrement would overflow")
+    return _increment(session, key, -amount)
+
+
+@command(
+    "INCRBYFLOAT",
+    "key increment",
+    WRITE | GROWS,
+    "Add a decimal number to a value.",
+    group="string",
+    keys=FIRST_KEY,
+)
+def incrbyfloat(session: Session, key: Key, increment: bytes) -> Reply:
+    amount = decimal_number(increment)
+
+    def incremented(old: bytes | None) -> bytes:
+        return add_decimals(decimal_number(old or b"0"), amount)
+
+    return session.store.update(key, incremented)

@@ -1,0 +1,217 @@
+"""The command table. A command is declared once, beside its handler; everything reads it here.
+
+    @command("SETEX", "key seconds value", WRITE | GROWS, "Set a value that expires.", group="string")
+    def setex(session, key, seconds, value): ...
+
+Dispatch, COMMAND, HELP and the README's table all read this table. The arity follows from
+the usage line. Registering a name twice is an error.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kvdb.commands.usage import Argument, parse_usage
+from kvdb.errors import CommandError
+from kvdb.replies import Reply
+
+
+class Flag(enum.Flag):
+    """What dispatch, clients and people need to know of a command."""
+
+    WRITE = enum.auto()
+    """May change the store."""
+    READ = enum.auto()
+    """Reads values or keys and changes nothing."""
+    GROWS = enum.auto()
+    """May need memory: refused when the budget is used up and nothing may be evicted."""
+    ADMIN = enum.auto()
+    """For whoever runs the server."""
+    ANYONE = enum.auto()
+    """Allowed before a password was given."""
+    AT_ONCE = enum.auto()
+    """Inside MULTI it is carried out at once instead of being queued."""
+    NOT_QUEUED = enum.auto()
+    """Refused inside MULTI."""
+    SLOW = enum.auto()
+    """Its work grows with the number of keys."""
+
+
+NONE: Final = Flag(0)
+WRITE, READ, GROWS, ADMIN, ANYONE, AT_ONCE, NOT_QUEUED, SLOW = Flag
+
+Handler = Callable[..., Reply]
+
+NO_KEYS: Final = (0, 0, 0)
+FIRST_KEY: Final = (1, 1, 1)
+ALL_KEYS: Final = (1, -1, 1)
+TWO_KEYS: Final = (1, 2, 1)
+KEY_VALUE_PAIRS: Final = (1, -1, 2)
+
+
+@dataclass
+class Command:
+    """One row of the table; for a container such as CLIENT, its subcommands are rows, too."""
+
+    name: str
+    usage: str
+    flags: Flag
+    summary: str
+    group: str
+    since: str
+    keys: tuple[int, int, int]  # first, last and step of the arguments that are keys, as in Redis
+    handler: Handler
+    arguments: list[Argument] = field(init=False)
+    least: int = field(init=False)
+    most: int | None = field(init=False)  # None: any number
+    subcommands: dict[bytes, Command] = field(default_factory=dict)
+    anyone: bool = field(init=False)
+    at_once: bool = field(init=False)
+    not_queued: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arguments, self.least, self.most = parse_usage(self.usage)
+        # Testing a Flag takes longer than looking up the whole command: once is enough.
+        self.anyone = Flag.ANYONE in self.flags
+        self.at_once = Flag.AT_ONCE in self.flags
+        self.not_queued = Flag.NOT_QUEUED in self.flags
+
+    @property
+    def wire_name(self) -> str:
+        """The name as error messages and COMMAND have it: `client|setname`."""
+        return self.name.lower().replace(" ", "|")
+
+    @property
+    def arity(self) -> int:
+        """Redis's arity: the words of a request, the name included; negative for "at least"."""
+        least = self.least + 1 + self.name.count(" ")
+        return least if self.least == self.most else -least
+
+    def accepts(self, count: int) -> bool:
+        """Tell whether so many arguments can be right."""
+        return self.least <= count and (self.most is None or count <= self.most)
+
+    def key_positions(self, count: int) -> range:
+        """Return which of `count` arguments are keys, counted from 0."""
+        first, last, step = self.keys
+        if not first:
+            return range(0)
+        return range(first - 1, count if last < 0 else min(last, count), step)
+
+
+TABLE: Final[dict[bytes, Command]] = {}
+"""All commands by upper-case name; subcommands are found through their container."""
+
+
+def command(
+    name: str,
+    usage: str,
+    flags: Flag,
+    summary: str,
+    *,
+    group: str,
+    keys: tuple[int, int, int] = NO_KEYS,
+    since: str = "0.1.0",
+    aliases: tuple[str, ...] = (),
+) -> Callable[[Handler], Handler]:
+    """Declare the decorated function as the handler of a command.
+
+    It is called with the session and the request's arguments, all bytes (its keys as the
+    store has them), and returns a `Reply` or raises `CommandError`.
+    """
+
+    def register(handler: Handler) -> Handler:
+        for each in (name, *aliases):
+            row = Command(each, usage, flags, summary, group, since, keys, handler)
+            container, _, subcommand = each.partition(" ")
+            rows = TABLE[container.encode()].subcommands if subcommand else TABLE
+            key = (subcommand or container).encode()
+            if key in rows:
+                raise ValueError(f"the command {each} is declared twice")
+            rows[key] = row
+        return handler
+
+    return register
+
+
+def container(name: str, summary: str, *, group: str, handler: Handler | None = None) -> None:
+    """Declare a command that consists of subcommands, and its HELP.
+
+    Without a subcommand it is refused, unless it has a handler (COMMAND does).
+    """
+
+    def refuse(session: Any) -> Reply:
+        raise CommandError(f"ERR wrong number of arguments for '{name.lower()}' command")
+
+    def show_help(session: Any) -> Reply:
+        return help_lines(TABLE[name.encode()])
+
+    TABLE[name.encode()] = Command(
+        name,
+        "[subcommand [argument ...]]",
+        NONE,
+        summary,
+        group,
+        "0.1.0",
+        NO_KEYS,
+        handler or refuse,
+    )
+    command(f"{name} HELP", "", NONE, f"List the subcommands of {name}.", group=group)(show_help)
+
+
+def help_lines(row: Command) -> list[bytes]:
+    """Return the text that a container's HELP answers, in Redis's form."""
+    lines = [f"{row.name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
+    for each in sorted(row.subcommands.values(), key=lambda each: each.name):
+        lines.append(f"{each.name.partition(' ')[2]} {each.usage}".rstrip())
+        lines.append(f"    {each.summary}")
+    return [line.encode() for line in lines]
+
+
+def find(request: list[bytes]) -> tuple[Command, list[bytes]]:
+    """Return the row that a request names, and its arguments.
+
+    Raises CommandError, in Redis's words, if there is no such command or subcommand, or the
+    number of arguments cannot be right.
+    """
+    row = TABLE.get(request[0]) or TABLE.get(request[0].upper())
+    if row is None:
+        raise _unknown_command(request)
+    arguments = request[1:]
+    if row.subcommands and arguments:
+        subcommand = row.subcommands.get(arguments[0].upper())
+        if subcommand is None:
+            raise CommandError(
+                f"ERR unknown subcommand '{_shown(arguments[0])}'. Try {row.name} HELP."
+            )
+        row, arguments = subcommand, arguments[1:]
+    if not row.accepts(len(arguments)):
+        raise CommandError(f"ERR wrong number of arguments for '{row.wire_name}' command")
+    return row, arguments
+
+
+def every_command() -> Iterator[Command]:
+    """Return all rows, subcommands behind their container, by name."""
+    for name in sorted(TABLE):
+        yield TABLE[name]
+        yield from sorted(TABLE[name].subcommands.values(), key=lambda row: row.name)
+
+
+def _unknown_command(request: list[bytes]) -> CommandError:
+    """As Redis words it: name and arguments are shown, 128 bytes of each at most."""
+    shown = ""
+    for argument in request[1:]:
+        if len(shown) >= 128:
+            break
+        shown += f"'{_shown(argument, 128 - len(shown))}' "
+    return CommandError(
+        f"ERR unknown command '{_shown(request[0])}', with args beginning with: {shown}"
+    )
+
+
+def _shown(text: bytes, most: int = 128) -> str:
+    """Return what a client sent, cut and on one line, so that it cannot forge a reply."""
+    return text[:most].decode("utf-8", "replace").replace("\r", " ").replace("\n", " ")

@@ -1,0 +1,88 @@
+"""MULTI, EXEC and what belongs to them."""
+
+from __future__ import annotations
+
+import logging
+
+from kvdb import errors
+from kvdb.commands.session import Session, Transaction
+from kvdb.commands.table import ALL_KEYS, AT_ONCE, NONE, Command, command
+from kvdb.entry import Key
+from kvdb.errors import CommandError
+from kvdb.replies import NIL_ARRAY, OK, Reply
+
+log = logging.getLogger(__name__)
+
+
+@command("MULTI", "", AT_ONCE, "Begin a transaction: what follows is queued.", group="transactions")
+def multi(session: Session) -> Reply:
+    if session.transaction:
+        raise CommandError(errors.NESTED_MULTI)
+    session.transaction = Transaction()
+    return OK
+
+
+@command(
+    "EXEC",
+    "",
+    AT_ONCE,
+    "Carry out what is queued, in one step, unless a watched key has changed.",
+    group="transactions",
+)
+def exec_(session: Session) -> Reply:
+    transaction = session.transaction
+    if transaction is None:
+        raise CommandError(errors.EXEC_WITHOUT_MULTI)
+    try:
+        if transaction.aborted:
+            raise CommandError(errors.TRANSACTION_ABORTED)
+        session.transaction = None  # handlers must not see it: they are being carried out
+        with session.store.atomic():
+            for key, version in session.watched.items():
+                if not session.store.unchanged(key, version):
+                    return NIL_ARRAY
+            return [_run(session, row, arguments) for row, arguments in transaction.queue]
+    finally:
+        session.end_transaction()
+
+
+def _run(session: Session, row: Command, arguments: list[bytes]) -> Reply:
+    """Carry out one command of many: its error takes its place among the replies."""
+    try:
+        return session.run(row, arguments)
+    except CommandError as error:
+        return error
+    except Exception:
+        log.exception("internal error in %s", row.name)
+        return CommandError(errors.INTERNAL)
+
+
+@command("DISCARD", "", AT_ONCE, "Forget what is queued and what is watched.", group="transactions")
+def discard(session: Session) -> Reply:
+    if session.transaction is None:
+        raise CommandError(errors.DISCARD_WITHOUT_MULTI)
+    session.end_transaction()
+    return OK
+
+
+@command(
+    "WATCH",
+    "key [key ...]",
+    AT_ONCE,
+    "Have the next EXEC refuse if one of these keys changes before it.",
+    group="transactions",
+    keys=ALL_KEYS,
+)
+def watch(session: Session, *keys: Key) -> Reply:
+    if session.transaction:
+        raise CommandError(errors.WATCH_INSIDE_MULTI)
+    for key in keys:
+        if key not in session.watched:
+            session.watched[key] = session.store.watch(key)
+    return OK
+
+
+@command("UNWATCH", "", NONE, "Forget what is watched.", group="transactions")
+def unwatch(session: Session) -> Reply:
+    session.unwatch()
+    return OK

@@ -1,0 +1,25 @@
+"""What the server was told at its start, and what CONFIG SET may change while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MB = 1024 * 1024
+
+
+@dataclass
+class Config:
+    """One field per flag of the command line. Fields are replaced whole, never mutated."""
+
+    data: Path | None = Path("kvdb.json")  # None: in memory only
+    host: str = "127.0.0.1"
+    port: int = 4242
+    max_bytes: int = 64 * MB  # 0: no limit
+    snapshot_interval: float = 60.0  # seconds; 0: only on SAVE and at the end
+    max_clients: int = 10_000
+    max_value_bytes: int = 16 * MB
+    idle_timeout: float = 0.0  # seconds; 0: never
+    password: str | None = None
+    protected: bool = True
+    log_level: str = "info"

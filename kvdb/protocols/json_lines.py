@@ -1,0 +1,226 @@
+"""The challenge's dialect: one JSON object per line in, one per line out.
+
+    {"command": "SET", "args": {"key": "foo", "value": "bar", "ttl": 60}}   {"status": "OK"}
+    {"command": "GET", "args": {"key": "foo"}}                {"status": "OK", "result": "bar"}
+    {"command": "MGET", "args": ["foo", "x"]}         {"status": "OK", "result": ["bar", null]}
+
+Named arguments are for the commands in `_NAMED`; every command takes a list. A value that is
+not UTF-8 comes back in base64 and says so (`"encoding": "base64"`); SET takes it so, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from kvdb import errors
+from kvdb.commands.session import Session
+from kvdb.errors import CommandError
+from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
+
+Arguments = dict[str, Any]
+
+
+class BadRequest(Exception):
+    """The line is no request; the text says what is wrong with it."""
+
+
+def answer(session: Session, line: bytes) -> bytes:
+    """Carry out one line and return the line that answers it (nothing, if no reply is wanted)."""
+    try:
+        name, arguments = _parse(line)
+        if isinstance(arguments, dict):
+            reply, result = _answer_named(session, name, arguments)
+        else:
+            reply = result = session.execute([name.encode(), *map(_encode_argument, arguments)])
+    except BadRequest as error:
+        return _line({"status": "ERROR", "message": str(error)})
+    if reply is NO_REPLY:
+        return b""
+    if isinstance(reply, CommandError):
+        return _line({"status": "ERROR", "message": _message(reply)})
+    response: dict[str, Any] = {"status": "OK"}
+    if reply is QUEUED:
+        result = reply
+    if result is not OK:
+        response["result"], encoded = _to_json(result)
+        if encoded:
+            response["encoding"] = "base64"
+    return _line(response)
+
+
+def error_line(message: str) -> bytes:
+    """Return the line that reports an error which is not about one request."""
+    return _line({"status": "ERROR", "message": message})
+
+
+def _line(response: dict[str, Any]) -> bytes:
+    return json.dumps(response, ensure_ascii=False).encode() + b"\n"
+
+
+def _message(error: CommandError) -> str:
+    if error.text == errors.NOT_AN_INTEGER:
+        return "Value is not an integer"  # the challenge's own words
+    return error.text.removeprefix("ERR ")
+
+
+# --- requests -----------------------------------------------------------------------------
+
+
+def _parse(line: bytes) -> tuple[str, Arguments | list[Any]]:
+    try:
+        request = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise BadRequest("not a JSON object on one line") from None
+    if not isinstance(request, dict):
+        raise BadRequest("not a JSON object on one line")
+    name, arguments = request.get("command"), request.get("args")
+    if not isinstance(name, str) or not name or not name.isascii():
+        raise BadRequest('"command" must be the name of a command')
+    if arguments is None:
+        arguments = {} if name.upper() in _NAMED else []
+    if not isinstance(arguments, dict | list):
+        raise BadRequest('"args" must be an object or a list')
+    return name, arguments
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _encode_argument(value: object) -> bytes:
+    """Return a string's UTF-8 or an integer's digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value).encode()
+    if not isinstance(value, str):
+        raise BadRequest("arguments must be strings or integers")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise BadRequest("a string is not valid Unicode (a lone surrogate)") from None
+
+
+class _Named:
+    """Takes arguments by their names; refuses what is missing and what is too much."""
+
+    def __init__(self, command: str, arguments: Arguments) -> None:
+        self._command, self._left = command, dict(arguments)
+
+    def take(self, name: str) -> bytes:
+        if name not in self._left:
+            raise BadRequest(f'{self._command} needs "{name}"')
+        return _encode_argument(self._left.pop(name))
+
+    def take_ttl(self) -> bytes:
+        """Return a time to live in milliseconds."""
+        seconds = self._left.pop("ttl", None)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise BadRequest(f'{self._command} needs "ttl", a number of seconds')
+        return str(round(seconds * 1000)).encode()
+
+    def take_value(self) -> bytes:
+        value = self.take("value")
+        encoding = self._left.pop("encoding", None)
+        if encoding is None:
+            return value
+        if encoding != "base64":
+            raise BadRequest('"encoding" can only be "base64"')
+        try:
+            return base64.b64decode(value, validate=True)
+        except ValueError:
+            raise BadRequest('"value" is not base64') from None
+
+    def __contains__(self, name: str) -> bool:
+        return self._left.get(name) is not None
+
+    def finish(self) -> None:
+        if self._left.keys() - {"ttl"} or self._left.get("ttl") is not None:
+            raise BadRequest(f'{self._command} does not take "{min(self._left)}"')
+
+
+def _set(given: _Named) -> list[bytes]:
+    request = [b"SET", given.take("key"), given.take_value()]
+    return [*request, b"PX", given.take_ttl()] if "ttl" in given else request
+
+
+def _key_only(name: bytes) -> Callable[[_Named], list[bytes]]:
+    return lambda given: [name, given.take("key")]
+
+
+def _same(reply: Reply) -> Reply:
+    return reply
+
+
+def _nothing(reply: Reply) -> Reply:
+    return OK
+
+
+def _counter(reply: Reply) -> Reply:
+    return b"%d" % reply
+
+
+def _ttl(reply: Reply) -> Reply:
+    return None if reply < 0 else reply
+
+
+_NAMED: Final[dict[str, tuple[Callable[[_Named], list[bytes]], Callable[[Reply], Reply]]]] = {
+    "SET": (_set, _nothing),
+    "GET": (_key_only(b"GET"), _same),
+    "DELETE": (_key_only(b"DEL"), _nothing),
+    "INCR": (_key_only(b"INCR"), _counter),
+    "DECR": (_key_only(b"DECR"), _counter),
+    "EXPIRE": (lambda given: [b"PEXPIRE", given.take("key"), given.take_ttl()], _nothing),
+    "TTL": (_key_only(b"TTL"), _ttl),
+    "PING": (lambda given: [b"PING"], _same),
+}
+"""The challenge's commands: how their named arguments become a request, and a reply a result."""
+
+
+def _answer_named(session: Session, name: str, arguments: Arguments) -> tuple[Reply, Reply]:
+    """Return the reply, and the result that the challenge wants to see for it."""
+    if name.upper() not in _NAMED:
+        if arguments:
+            raise BadRequest(f'the "args" of {name[:128]} must be a list')
+        reply = session.execute([name.encode()])
+        return reply, reply
+    build, result_of = _NAMED[name.upper()]
+    given = _Named(name.upper(), arguments)
+    request = build(given)
+    given.finish()
+    reply = session.execute(request)
+    if isinstance(reply, CommandError) or reply is NO_REPLY or reply is QUEUED:
+        return reply, None
+    return reply, result_of(reply)
+
+
+# --- results ------------------------------------------------------------------------------
+
+
+def _to_json(result: Reply) -> tuple[Any, bool]:
+    """Return what JSON can say of a result, and whether it is in base64."""
+    match result:
+        case bytes():
+            try:
+                return result.decode(), False
+            except UnicodeDecodeError:
+                return base64.b64encode(result).decode(), True
+        case _ if result is NIL_ARRAY:
+            return None, False
+        case list() | tuple():
+            return [_nested(each) for each in result], False
+        case frozenset():
+            return [_nested(each) for each in sorted(result)], False
+        case dict():
+            return {_to_json(key)[0]: _nested(value) for key, value in result.items()}, False
+        case _:
+            return result, False
+
+
+def _nested(result: Reply) -> Any:
+    """As _to_json(); base64 and errors within a list are marked by an object around them."""
+    if isinstance(result, CommandError):
+        return {"status": "ERROR", "message": _message(result)}
+    value, encoded = _to_json(result)
+    return {"value": value, "encoding": "base64"} if encoded else value

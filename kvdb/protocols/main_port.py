@@ -1,0 +1,116 @@
+"""The main port. The first byte of each request tells its dialect, so all of them mix freely.
+
+`*` begins a RESP array, `{` a JSON line, anything else an inline command.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from kvdb.buffer import InputBuffer, LineTooLong
+from kvdb.commands.session import Session
+from kvdb.errors import CommandError, NotOurProtocol, ProtocolError
+from kvdb.protocols.inline import next_inline_request
+from kvdb.protocols.json_lines import answer, error_line
+from kvdb.resp import MAX_LINE, RequestLimits, RequestParser, encode_error, encode_reply
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES: Final = 1024 * 1024
+"""Replies that come together before they are sent. See `Dialect.receive`."""
+
+
+class MainPort:
+    """One client's conversation on the main port."""
+
+    def __init__(self, session: Session) -> None:
+        self.closing = self.more = False
+        self._session = session
+        self._buffer = InputBuffer()
+        self._resp = RequestParser(self._buffer, RequestLimits())
+        self._answer: Callable[[], bytes | None] | None = None  # of a request that is under way
+        self._limits_for: tuple[bool, int] | None = None  # what the limits were chosen for
+
+    def receive(self, data: bytes) -> bytes:
+        self._buffer.receive(data)
+        replies: list[bytes] = []
+        size = 0
+        while size < BATCH_BYTES and not self.closing:
+            reply = self._answer_next()
+            if reply is None:
+                break
+            replies.append(reply)
+            size += len(reply)
+        self.more = size >= BATCH_BYTES and not self.closing
+        return b"".join(replies)
+
+    def _answer_next(self) -> bytes | None:
+        """Return the reply to the next request, or None until that is whole."""
+        try:
+            if self._answer is None:
+                first = self._buffer.first_byte()
+                if first is None:
+                    return None
+                self._choose_limits()
+                self._answer = self._answer_for(first)
+            reply = self._answer()
+            if reply is not None:
+                self._answer = None
+        except NotOurProtocol as error:
+            log.warning("client %s: %s on the main port; closed", self._session.address, error)
+            self.closing = True
+            return None
+        except ProtocolError as error:
+            self.closing = True
+            return encode_error(f"ERR Protocol error: {error}")
+        self.closing = self._session.closing
+        return reply
+
+    def _answer_for(self, first: int) -> Callable[[], bytes | None]:
+        match first:
+            case 0x2A:  # *
+                return self._answer_resp
+            case 0x7B:  # {
+                return self._answer_json
+            case 0x16:  # what TLS begins with
+                raise NotOurProtocol("a TLS handshake")
+            case _:
+                return self._answer_inline
+
+    def _choose_limits(self) -> None:
+        """Hold strangers to narrow limits, as Redis does, and others to the configured ones."""
+        max_value = self._session.instance.config.max_value_bytes
+        wanted = self._session.authenticated, max_value
+        if wanted != self._limits_for:
+            self._limits_for = wanted
+            self._resp.limits = (
+                RequestLimits(max_value=max_value, max_request=4 * max_value)
+                if self._session.authenticated
+                else RequestLimits.before_authentication()
+            )
+
+    def _answer_resp(self) -> bytes | None:
+        try:
+            request = self._resp.next_request()
+        except CommandError as error:
+            return encode_error(error.text)
+        return self._answer_request(request)
+
+    def _answer_inline(self) -> bytes | None:
+        return self._answer_request(next_inline_request(self._buffer))
+
+    def _answer_request(self, request: list[bytes] | None) -> bytes | None:
+        if not request:
+            return None if request is None else b""  # an empty request: as if it had not come
+        reply = self._session.execute(request)
+        return encode_reply(reply, self._session.version)
+
+    def _answer_json(self) -> bytes | None:
+        try:
+            line = self._buffer.take_line(2 * self._resp.limits.max_value + MAX_LINE)
+        except LineTooLong:
+            self._session.closing = True
+            return error_line("the line is too long")
+        return None if line is None else answer(self._session, line)

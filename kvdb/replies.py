@@ -1,0 +1,40 @@
+"""What a command may answer, before any protocol has put it into bytes.
+
+bytes and str are strings (str is sent as UTF-8), None is nil, and int, float, bool,
+list, dict and frozenset are themselves. A `CommandError` in a list is the error of one
+command among many (EXEC). The few kinds that Python has no type for are here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Reply = Any
+"""A union of the types above that nests in itself; spelled out it would say less."""
+
+
+class SimpleString(bytes):
+    """A short status such as OK, told apart from a stored value on the wire."""
+
+
+class Verbatim(str):
+    """Text for a person to read (INFO, HELP); RESP3 marks it as such."""
+
+
+class _Marker:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+OK: Final = SimpleString(b"OK")
+PONG: Final = SimpleString(b"PONG")
+QUEUED: Final = SimpleString(b"QUEUED")
+
+NIL_ARRAY: Final = _Marker("NIL_ARRAY")
+"""EXEC's answer when a watched key has changed: a null that RESP2 spells as an array."""
+
+NO_REPLY: Final = _Marker("NO_REPLY")
+"""Nothing is sent (CLIENT REPLY OFF, SHUTDOWN)."""

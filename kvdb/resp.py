@@ -1,0 +1,360 @@
+"""RESP, the Redis protocol: requests and replies, in bytes and out of them.
+
+Versions 2 and 3, after https://redis.io/docs/latest/develop/reference/protocol-spec/. Shared
+by the server and the bundled client. Does no I/O, holds no lock, knows no command.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kvdb.buffer import InputBuffer, LineTooLong
+from kvdb.errors import CommandError, ProtocolError, ValueTooLarge
+from kvdb.replies import NIL_ARRAY, NO_REPLY, Reply, SimpleString, Verbatim
+
+MAX_LINE: Final = 64 * 1024
+"""Redis's limit for an inline request and for a header line."""
+
+MAX_BULK: Final = 512 * 1024 * 1024
+"""Redis's default proto-max-bulk-len. A longer announcement cannot be meant seriously."""
+
+
+# --- requests, on the server's side -------------------------------------------------------
+
+
+@dataclass
+class RequestLimits:
+    """What one request may ask us to keep in memory."""
+
+    max_arguments: int = 1024 * 1024  # Redis's limit
+    max_bulk: int = MAX_BULK  # a longer argument ends the connection
+    max_value: int = 16 * 1024 * 1024  # a longer argument is read over, and the request refused
+    max_request: int = 64 * 1024 * 1024  # all arguments together
+    unauthenticated: bool = False
+
+    @classmethod
+    def before_authentication(cls) -> RequestLimits:
+        """Return the limits that Redis has for strangers (CVE-2021-32675)."""
+        limit = 16 * 1024
+        return cls(max_arguments=10, max_bulk=limit, max_value=limit, unauthenticated=True)
+
+
+class RequestParser:
+    """Reads requests sent as arrays of bulk strings: `*2 $3 GET $1 k`.
+
+    After a ProtocolError the position in the stream is lost: close. After a CommandError
+    (an argument over the limit, read over without being kept) it is not: answer and go on.
+    """
+
+    def __init__(self, buffer: InputBuffer, limits: RequestLimits) -> None:
+        self.limits = limits
+        self._buffer = buffer
+        self._arguments: list[bytes] = []
+        self._missing = 0  # arguments still to come; 0 between requests
+        self._length = -1  # of the argument that comes next; -1 until its header has been read
+        self._to_skip = 0  # bytes of an argument over the limit
+        self._size = 0
+        self._refusal: CommandError | None = None
+
+    def next_request(self) -> list[bytes] | None:
+        """Return the next request, or None until it is whole. It may be empty: ignore it then."""
+        if not self._missing:
+            line = self._header(b"*", "too big mbulk count string")
+            if line is None:
+                return None
+            count = _parse_length(line, negative=True)
+            if count is None or count > 1024 * 1024:
+                raise ProtocolError("invalid multibulk length")
+            if count > self.limits.max_arguments:
+                self._too_long("multibulk", count)
+            if count <= 0:
+                return []
+            self._missing, self._arguments = count, []
+        while self._missing:
+            if self._length < 0 and not self._read_bulk_header():
+                return None
+            if not self._read_bulk():
+                return None
+            self._missing -= 1
+        self._size = 0
+        refusal, self._refusal = self._refusal, None
+        if refusal:
+            self._arguments = []
+            raise refusal
+        return self._arguments
+
+    def _header(self, kind: bytes, too_long: str) -> bytes | None:
+        """Return the rest of a header line that starts with `kind`, or None until it is whole."""
+        first = self._buffer.first_byte()
+        if first is None:
+            return None
+        if first != kind[0]:
+            raise ProtocolError(f"expected '{kind.decode()}', got '{_printable(first)}'")
+        try:
+            line = self._buffer.take_line(MAX_LINE)
+        except LineTooLong:
+            raise ProtocolError(too_long) from None
+        if line is None:
+            return None
+        if not line.endswith(b"\r\n"):
+            raise ProtocolError("expected CRLF after a length")
+        return line[1:-2]
+
+    def _read_bulk_header(self) -> bool:
+        line = self._header(b"$", "too big bulk count string")
+        if line is None:
+            return False
+        length = _parse_length(line)
+        if length is None or length > MAX_BULK:
+            raise ProtocolError("invalid bulk length")
+        if length > self.limits.max_bulk:
+            self._too_long("bulk", length)
+        self._size += length
+        self._length = length
+        if length > self.limits.max_value:
+            self._refusal = ValueTooLarge(self.limits.max_value)
+        elif self._size > self.limits.max_request:
+            self._refusal = CommandError(
+                f"ERR request exceeds maximum allowed size ({self.limits.max_request} bytes)"
+            )
+        if self._refusal:
+            self._arguments = []
+            self._to_skip = length
+        return True
+
+    def _read_bulk(self) -> bool:
+        if self._to_skip:
+            self._to_skip -= self._buffer.skip(self._to_skip)
+            if self._to_skip:
+                return False
+            self._length = 0
+        data = self._buffer.take(self._length + 2)
+        if data is None:
+            return False
+        if data[-2:] != b"\r\n":
+            # Redis skips any two bytes here. We do not, so that no proxy and no client can be
+            # made to see other requests in a stream than we do.
+            raise ProtocolError("expected CRLF after an argument")
+        if not self._refusal:
+            self._arguments.append(data[:-2])
+        self._length = -1
+        return True
+
+    def _too_long(self, what: str, value: int) -> None:
+        if self.limits.unauthenticated:
+            raise ProtocolError(f"unauthenticated {what} length")
+        raise ProtocolError(f"invalid {what} length")
+
+
+def _parse_length(text: bytes, negative: bool = False) -> int | None:
+    """Parse a length by its exact form: no sign but an allowed minus, no space, no leading 0."""
+    digits = text[1:] if negative and text[:1] == b"-" else text
+    if not digits.isdigit() or len(digits) > 10 or (digits[0] == ord("0") and len(digits) > 1):
+        return None
+    return int(text)
+
+
+def _printable(byte: int) -> str:
+    return chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"
+
+
+# --- replies, on the server's side --------------------------------------------------------
+
+
+def encode_reply(reply: Reply, version: int = 2) -> bytes:
+    """Put a command's answer into bytes, for a client that speaks RESP `version` (2 or 3)."""
+    kind = type(reply)
+    if kind is bytes:
+        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+    if kind is SimpleString:
+        return b"+%b\r\n" % reply
+    if kind is int:
+        return b":%d\r\n" % reply
+    parts: list[bytes] = []
+    _encode(reply, version, parts.append)
+    return b"".join(parts)
+
+
+def encode_error(text: str) -> bytes:
+    """Put an error into bytes. Line ends would let its text pass for another reply: no more."""
+    return b"-%b\r\n" % text.translate(_ONE_LINE).encode("utf-8", "replace")
+
+
+_ONE_LINE = {ord("\r"): " ", ord("\n"): " "}
+
+
+def _encode(reply: Reply, version: int, write: Callable[[bytes], object]) -> None:
+    match reply:
+        case SimpleString():
+            write(b"+%b\r\n" % reply)
+        case bytes():
+            write(b"$%d\r\n%b\r\n" % (len(reply), reply))
+        case None:
+            write(b"_\r\n" if version == 3 else b"$-1\r\n")
+        case bool():
+            write((b"#t\r\n" if reply else b"#f\r\n") if version == 3 else b":%d\r\n" % reply)
+        case int():
+            write(b":%d\r\n" % reply)
+        case float():
+            text = _format_double(reply)
+            write(b",%b\r\n" % text if version == 3 else b"$%d\r\n%b\r\n" % (len(text), text))
+        case str():
+            text = reply.encode()
+            if version == 3 and isinstance(reply, Verbatim):
+                write(b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text))
+            else:
+                write(b"$%d\r\n%b\r\n" % (len(text), text))
+        case list() | tuple():
+            write(b"*%d\r\n" % len(reply))
+            for each in reply:
+                _encode(each, version, write)
+        case dict():
+            write(b"%%%d\r\n" % len(reply) if version == 3 else b"*%d\r\n" % (2 * len(reply)))
+            for key, value in reply.items():
+                _encode(key, version, write)
+                _encode(value, version, write)
+        case frozenset():
+            write(b"%b%d\r\n" % (b"~" if version == 3 else b"*", len(reply)))
+            for each in sorted(reply):
+                _encode(each, version, write)
+        case CommandError():
+            write(encode_error(reply.text))
+        case _ if reply is NIL_ARRAY:
+            write(b"_\r\n" if version == 3 else b"*-1\r\n")
+        case _ if reply is NO_REPLY:
+            pass
+        case _:
+            raise TypeError(f"no RESP for a {type(reply).__name__}")
+
+
+def _format_double(number: float) -> bytes:
+    if math.isinf(number):
+        return b"inf" if number > 0 else b"-inf"
+    return b"%d" % number if number.is_integer() and abs(number) < 1e17 else repr(number).encode()
+
+
+# --- the client's side --------------------------------------------------------------------
+
+NEED_DATA: Final = object()
+"""What `ReplyParser.next_reply()` returns until a reply is whole."""
+
+
+def encode_request(arguments: Iterable[bytes]) -> bytes:
+    """Put one request into bytes."""
+    arguments = list(arguments)
+    parts = [b"*%d\r\n" % len(arguments)]
+    parts += [b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments]
+    return b"".join(parts)
+
+
+class ReplyParser:
+    """Reads replies of RESP2 and RESP3.
+
+    Strings of all kinds become bytes, errors a `CommandError` (returned, not raised), sets
+    and pushes a list, maps a dict. After a ProtocolError the stream is out of step: close.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = InputBuffer()
+        self._open: list[_Container] = []  # arrays that are being filled, outermost first
+        self._blob: tuple[bytes, int] | None = None  # kind and length of a string under way
+
+    def receive(self, data: bytes) -> None:
+        self._buffer.receive(data)
+
+    def next_reply(self) -> Any:
+        """Return the next reply, or NEED_DATA until it is whole."""
+        while True:
+            value = self._next_value()
+            if value is NEED_DATA:
+                return NEED_DATA
+            # A whole value may complete the array that it is in, and that one the next.
+            while value is not _STARTED:
+                if not self._open:
+                    return value
+                container = self._open[-1]
+                container.items.append(value)
+                if len(container.items) < container.length:
+                    break
+                value = self._open.pop().value()
+
+    def _next_value(self) -> Any:
+        """Return a value that is no array, or _STARTED if one has begun, or NEED_DATA."""
+        if self._blob is None:
+            try:
+                line = self._buffer.take_line(MAX_LINE)
+            except LineTooLong:
+                raise ProtocolError("a reply's line is too long") from None
+            if line is None:
+                return NEED_DATA
+            if not line.endswith(b"\r\n") or len(line) < 3:
+                raise ProtocolError(f"not a reply: {line[:40]!r}")
+            kind, text = line[:1], line[1:-2]
+            if kind in b"$=!" and text != b"-1":
+                self._blob = kind, _reply_length(text)
+            elif kind in b"*%~>" and text != b"-1":
+                return self._start(kind, _reply_length(text))
+            else:
+                return _parse_line(kind, text)
+        kind, length = self._blob
+        data = self._buffer.take(length + 2)
+        if data is None:
+            return NEED_DATA
+        if data[-2:] != b"\r\n":
+            raise ProtocolError("a reply's string does not end where it should")
+        self._blob = None
+        if kind == b"!":
+            return CommandError(data[:-2].decode("utf-8", "replace"))
+        return data[4:-2] if kind == b"=" else data[:-2]
+
+    def _start(self, kind: bytes, length: int) -> Any:
+        container = _Container(kind, 2 * length if kind == b"%" else length, [])
+        if not length:
+            return container.value()
+        self._open.append(container)
+        return _STARTED
+
+
+_STARTED: Final = object()
+
+
+@dataclass
+class _Container:
+    kind: bytes
+    length: int
+    items: list[Any]
+
+    def value(self) -> Any:
+        if self.kind == b"%":
+            return dict(zip(self.items[::2], self.items[1::2], strict=True))
+        return self.items
+
+
+def _parse_line(kind: bytes, text: bytes) -> Any:
+    try:
+        match kind:
+            case b"+":
+                return text
+            case b"-":
+                return CommandError(text.decode("utf-8", "replace"))
+            case b":" | b"(":
+                return int(text)
+            case b"_" | b"$" | b"*":
+                return None
+            case b",":
+                return float(text)
+            case b"#":
+                return text == b"t"
+    except ValueError:
+        pass
+    raise ProtocolError(f"not a reply: {(kind + text)[:40]!r}")
+
+
+def _reply_length(text: bytes) -> int:
+    length = _parse_length(text)
+    if length is None:
+        raise ProtocolError(f"not a length: {text[:40]!r}")
+    return length

@@ -1,0 +1,73 @@
+"""Scans under way: the lists of keys behind SCAN's cursors."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from kvdb.entry import Key
+from kvdb.errors import INVALID_CURSOR, CommandError
+
+MAX_SCANS: Final = 1_000
+MAX_KEYS: Final = 4_000_000
+"""What the lists of all unfinished scans may hold together: 8 bytes each."""
+
+_POSITIONS: Final = 1 << 32  # a cursor is the scan's number * this + a position in its list
+
+
+class _Scan(NamedTuple):
+    db: int
+    insertions: int
+    keys: list[Key]
+
+
+class Scans:
+    """Unfinished scans by number, oldest first. Not thread-safe: the store's lock guards it."""
+
+    def __init__(self) -> None:
+        self._scans: OrderedDict[int, _Scan] = OrderedDict()
+        # Numbered from a random start, so that a cursor from before a restart is refused
+        # instead of continuing somebody else's scan.
+        self._last = self._last_forgotten = secrets.randbelow(1 << 30)
+
+    def begin(self, db: int, insertions: int, list_keys: Callable[[int], list[Key]]) -> int:
+        """Return the cursor of a new scan of a database.
+
+        `insertions` is how often a key has come into being: while it stays the same, scans
+        share one list.
+        """
+        newest = next(reversed(self._scans.values()), None)
+        if newest and (newest.db, newest.insertions) == (db, insertions):
+            keys = newest.keys
+        else:
+            keys = list_keys(db)
+        self._last += 1
+        self._scans[self._last] = _Scan(db, insertions, keys)
+        kept = sum(len(scan.keys) for scan in self._scans.values())
+        while len(self._scans) > 1 and (kept > MAX_KEYS or len(self._scans) > MAX_SCANS):
+            kept -= len(self._scans.popitem(last=False)[1].keys)
+        return self._last * _POSITIONS
+
+    def continue_(self, cursor: int, count: int) -> tuple[int, list[Key]]:
+        """Return the next cursor (0: the scan has ended) and the keys at this one.
+
+        Raises CommandError if the cursor belongs to no scan that is remembered.
+        """
+        number, position = divmod(cursor, _POSITIONS)
+        scan = self._scans.get(number)
+        if scan is None:
+            if 0 < number <= self._last_forgotten:
+                return 0, []  # a flush took all that was left of it
+            raise CommandError(INVALID_CURSOR)
+        end = position + count
+        if end < len(scan.keys):
+            return number * _POSITIONS + end, scan.keys[position:end]
+        del self._scans[number]
+        return 0, scan.keys[position:end]
+
+    def forget_all(self) -> None:
+        """End every scan: there are no keys left to be returned."""
+        self._scans.clear()
+        self._last_forgotten = self._last

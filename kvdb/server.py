@@ -1,0 +1,197 @@
+"""The server: accepts connections and moves bytes, one thread per connection.
+
+It knows no protocol: a dialect object takes what arrives and returns what is to be sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+
+from kvdb.commands.session import Instance, Session
+from kvdb.errors import TOO_MANY_CLIENTS
+from kvdb.protocols import Dialect
+from kvdb.resp import encode_error
+
+log = logging.getLogger(__name__)
+
+_RECEIVE_BYTES = 64 * 1024
+_BACKLOG = 511  # connections that may wait to be accepted; Redis's tcp-backlog
+_STOP_POLL = 0.1  # seconds within which the accepting thread notices that it has to stop
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """One door: listens on an address from its construction on, serves from start() to stop().
+
+    `_lock` guards the set of open connections.
+    """
+
+    daemon_threads = True  # stop() ends them; a crash elsewhere must not wait for clients
+    block_on_close = False
+    request_queue_size = _BACKLOG
+    # On Windows that option would let a second server take over the port.
+    allow_reuse_address = not hasattr(socket, "SO_EXCLUSIVEADDRUSE")
+
+    def __init__(
+        self, host: str, port: int, instance: Instance, new_dialect: Callable[[Session], Dialect]
+    ) -> None:
+        """Raises OSError if the address cannot be listened on. Port 0 takes a free one."""
+        family, _, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        self.address_family = family
+        self.instance = instance
+        self.new_dialect = new_dialect
+        self._lock = threading.Lock()
+        self._connections: set[Connection] = set()
+        self._accepting: threading.Thread | None = None
+        super().__init__(address, Connection)  # type: ignore[arg-type]
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6 and self.server_address[0] == "::":
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        super().server_bind()
+
+    @property
+    def host(self) -> str:
+        return str(self.server_address[0])
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def start(self) -> None:
+        """Accept connections, on a thread of its own, from now on."""
+        self._accepting = threading.Thread(
+            target=self.serve_forever, args=(_STOP_POLL,), name=f"accept-{self.port}", daemon=True
+        )
+        self._accepting.start()
+
+    def stop(self, grace: float = 2.0) -> None:
+        """Stop accepting, let requests under way be answered, end every connection.
+
+        An idle client is ended at once; one that does not take its replies, after `grace` seconds.
+        """
+        if self._accepting is not None:
+            self.shutdown()
+            self._accepting.join()
+        self.server_close()
+        deadline = time.monotonic() + grace
+        for connection in self._open_connections():
+            connection.stop_receiving()
+        for connection in self._open_connections():
+            connection.ended.wait(max(0.0, deadline - time.monotonic()))
+        for connection in self._open_connections():
+            connection.close()
+        for connection in self._open_connections():
+            connection.ended.wait(grace)
+
+    def _open_connections(self) -> list[Connection]:
+        with self._lock:
+            return list(self._connections)
+
+    def add(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.add(connection)
+
+    def remove(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+
+    # --- hooks of socketserver -----------------------------------------------------------
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _OUT_OF_DESCRIPTORS:
+                log.error("cannot accept a connection: %s; trying again", error.strerror)
+                time.sleep(0.1)  # the connection goes on waiting: do not spin meanwhile
+            raise  # socketserver goes on accepting
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        log.exception("client %s: internal error, connection ended", client_address)
+
+
+class Connection(socketserver.BaseRequestHandler):
+    """One client's connection, on a thread of its own."""
+
+    server: Server
+    request: socket.socket
+
+    def setup(self) -> None:
+        self.ended = threading.Event()
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.add(self)
+
+    def handle(self) -> None:
+        try:
+            address, local = self.request.getpeername(), self.request.getsockname()
+        except OSError:
+            return  # gone already
+        session = Session(
+            self.server.instance, _format_address(address), _format_address(local), self.close
+        )
+        if not self.server.instance.admit(session):
+            self._refuse()
+            return
+        try:
+            self._converse(session, self.server.new_dialect(session))
+        except OSError:
+            pass  # the client is gone, or somebody ended the connection: nothing to be answered
+        finally:
+            self.server.instance.dismiss(session)
+
+    def _converse(self, session: Session, dialect: Dialect) -> None:
+        """The main loop: receive bytes, hand them to the dialect, send what it returned."""
+        receive, send, now = self.request.recv, self.request.sendall, self.server.instance.monotonic
+        while data := receive(_RECEIVE_BYTES):
+            session.last_active = now()
+            session.traffic.received += len(data)
+            more = True
+            while more:
+                replies = dialect.receive(data)
+                if replies:
+                    send(replies)
+                    session.traffic.sent += len(replies)
+                if dialect.closing:
+                    return
+                data, more = b"", dialect.more
+
+    def _refuse(self) -> None:
+        """Tell a client that there are too many; do not wait for it to listen."""
+        self.request.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            self.request.sendall(encode_error(TOO_MANY_CLIENTS))
+
+    def finish(self) -> None:
+        self.server.remove(self)
+        self.ended.set()
+
+    def stop_receiving(self) -> None:
+        """Have the conversation end once what has been received is answered. Any thread may call it."""
+        self._shut_down(socket.SHUT_RD)
+
+    def close(self) -> None:
+        """End the connection now. Any thread may call it, at any time."""
+        self._shut_down(socket.SHUT_RDWR)
+
+    def _shut_down(self, how: int) -> None:
+        # The socket itself is closed by its own thread only: closed here, its number could
+        # belong to another connection by the time that thread uses it.
+        with contextlib.suppress(OSError):  # it may have ended already
+            self.request.shutdown(how)
+
+
+def _format_address(address: tuple[object, ...]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
