@@ -212,11 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CannotStart as problem:
         print(f"kvdb: {problem}", file=sys.stderr)
         return BAD_USAGE
-    service.start()
-    _greet(service, time.monotonic() - started)
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Ctrl-Break on Windows
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop_handler(service))
+    service.start()
+    _greet(service, time.monotonic() - started)
     save = _wait_for_stop(service)
     log.info("stopping%s", " and saving" if save and service.snapshots else "")
     if not service.stop(save):

@@ -204,7 +204,7 @@ def command_getkeys(session: Session, *request: bytes) -> Reply:
 
 # --- for people ---------------------------------------------------------------------------
 
-_GROUPS = {
+GROUPS = {
     "string": "Strings and counters",
     "generic": "Keys",
     "transactions": "Transactions",
@@ -229,7 +229,7 @@ def help_(session: Session, *words: bytes) -> Reply:
 
 def _overview() -> str:
     lines = []
-    for group, title in _GROUPS.items():
+    for group, title in GROUPS.items():
         names = sorted(row.name for row in TABLE.values() if row.group == group)
         wrapped = textwrap.wrap(" ".join(names), width=70)
         lines += [f"{title}:", *(f"  {line}" for line in wrapped)]

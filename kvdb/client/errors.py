@@ -1,0 +1,28 @@
+"""What the client raises. Everything is a `kvdb.Error`."""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """The base of everything that the client raises about a server or an answer."""
+
+
+class ServerError(Error):
+    """The server understood the request and refused it; the connection goes on."""
+
+    @property
+    def code(self) -> str:
+        """The code word that the text begins with: ERR, NOAUTH, OOM, ..."""
+        return str(self).partition(" ")[0]
+
+
+class Disconnected(Error):
+    """No connection could be made, or it broke. Whether the request was carried out is unknown."""
+
+
+class TimedOut(Error):
+    """No answer within the timeout. Whether the request was carried out is unknown."""
+
+
+class SerializationError(Error):
+    """A value cannot be serialized, or what the server holds is not what the serializer reads."""

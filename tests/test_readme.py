@@ -1,0 +1,84 @@
+"""The README tells the truth: its command table is the table, its example runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import unittest
+from pathlib import Path
+
+import kvdb
+import kvdb.commands  # noqa: F401  (fills the command table)
+from kvdb.cli import parse_config
+from kvdb.commands.introspection import GROUPS
+from kvdb.commands.table import TABLE, every_command
+from tests.support import Conversation, running_server
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def command_table() -> str:
+    """Return the README's table of commands."""
+    lines = []
+    for group, title in GROUPS.items():
+        rows = [row for row in every_command() if row.group == group and not row.subcommands]
+        names = [row.name for row in rows if not row.name.endswith(" HELP")]
+        lines.append(f"| {title} | {', '.join(f'`{name}`' for name in names)} |")
+    return "\n".join(["| | commands |", "|---|---|", *lines])
+
+
+class ReadmeTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.text = README.read_text(encoding="utf-8")
+
+    def test_its_command_table_is_the_command_table(self) -> None:
+        """Run `python -m tests.test_readme` to bring it up to date."""
+        self.assertIn(command_table(), self.text)
+        self.assertTrue(all(row.group in GROUPS for row in TABLE.values()))
+
+    def test_its_telnet_session_gives_what_it_shows(self) -> None:
+        session = re.search(r"\$ telnet.*?```", self.text, re.DOTALL)
+        assert session is not None
+        talk = Conversation()
+        shown = session[0].splitlines()[1:-1]
+        typed = [line[2:] for line in shown if line.startswith("> ")]
+        self.assertGreater(len(typed), 3)
+        got = []
+        for line in typed:
+            got += ["> " + line, *talk.bytes(line + "\r\n").decode().splitlines()]
+        self.assertEqual(got, shown)
+
+    def test_its_client_example_runs(self) -> None:
+        example = re.search(r"```python\n(import kvdb\n.*?)```", self.text, re.DOTALL)
+        assert example is not None
+        with running_server() as service:
+            code = example[1].replace("4242", str(service.server.port))
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile(code + "db.close()", str(README), "exec"), {})
+            self.assertEqual(printed.getvalue(), "{'name': 'Ada'} 1\n")
+            self.assertGreater(service.instance.connections_received, 0)
+
+    def test_every_flag_that_it_names_exists_and_every_flag_is_named(self) -> None:
+        named = set(re.findall(r"`(--[a-z-]+)", self.text))
+        for flag in named:
+            if flag not in ("--help", "--version"):
+                with self.subTest(flag):
+                    self.assertIn(flag, flags())
+        self.assertLessEqual(flags(), named)
+
+
+def flags() -> set[str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        parse_config(["--help"], {})
+    return set(re.findall(r"(--[a-z-]+)", out.getvalue())) - {"--help", "--version"}
+
+
+if __name__ == "__main__":
+    text = README.read_text(encoding="utf-8")
+    README.write_text(
+        re.sub(r"\| \| commands \|\n(\|.*\n)+", lambda _: command_table() + "\n", text),
+        encoding="utf-8",
+    )
+    print(f"the command table of kvdb {kvdb.__version__} is in {README}", file=sys.stderr)
