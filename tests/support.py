@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import kvdb.commands  # noqa: F401  (fills the command table)
@@ -9,6 +12,7 @@ from kvdb.commands.session import Instance, Session
 from kvdb.config import Config
 from kvdb.protocols.main_port import MainPort
 from kvdb.replies import Reply
+from kvdb.service import Service
 from kvdb.store import Store
 
 
@@ -61,3 +65,48 @@ class Conversation:
     def another(self) -> Conversation:
         """Return a second client of the same server."""
         return Conversation(self.instance)
+
+
+@contextmanager
+def running_server(**config: object) -> Iterator[Service]:
+    """Run a server in this process, on a free port, in memory unless told otherwise."""
+    service = Service(Config(**{"data": None, "port": 0, **config}))  # type: ignore[arg-type]
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+class Wire:
+    """A client's socket, with a deadline on every wait."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection((host, port), timeout=10)
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def ask(self, data: bytes, expected: int) -> bytes:
+        """Send bytes and return the `expected` number of bytes that answer them."""
+        self.socket.sendall(data)
+        return self.read(expected)
+
+    def read(self, length: int) -> bytes:
+        received = b""
+        while len(received) < length and (data := self.socket.recv(length - len(received))):
+            received += data
+        return received
+
+    def read_to_end(self) -> bytes:
+        """Return all that comes until the server closes the connection."""
+        received = b""
+        try:
+            while data := self.socket.recv(65536):
+                received += data
+        except ConnectionResetError:
+            pass
+        return received
