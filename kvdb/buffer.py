@@ -10,33 +10,31 @@ class LineTooLong(Exception):
 class InputBuffer:
     """Collects what arrives; gives out whole lines and exact lengths.
 
-    Chunks are joined only when what was asked for is complete, and a chunk is searched for a
-    line end only once, so that a slow sender costs no more than a fast one.
+    What arrives while something is incomplete is only appended, and searched for a line end
+    once, so that a slow sender costs no more than a fast one.
     """
 
     def __init__(self) -> None:
-        self._head = b""  # joined; unused from self._start on
+        self._head = b""  # unused from self._start on
         self._start = 0
-        self._searched = 0  # self._head holds no line end between _start and here
-        self._chunks: list[bytes] = []  # arrived after the head
-        self._chunks_searched = 0  # so many of them hold no line end
-        self._chunk_bytes = 0
+        self._searched = 0  # the head holds no line end between _start and here
+        self._tail = bytearray()  # arrived after the head
+        self._tail_searched = 0
 
     def __len__(self) -> int:
-        return len(self._head) - self._start + self._chunk_bytes
+        return len(self._head) - self._start + len(self._tail)
 
     def receive(self, data: bytes) -> None:
         """Add what has arrived."""
-        if self._start == len(self._head) and not self._chunks:
+        if self._start == len(self._head) and not self._tail:
             self._head, self._start, self._searched = data, 0, 0
-        elif data:
-            self._chunks.append(data)
-            self._chunk_bytes += len(data)
+        else:
+            self._tail += data
 
     def first_byte(self) -> int | None:
         """Return the first unused byte, or None if there is none."""
         if self._start == len(self._head):
-            if not self._chunks:
+            if not self._tail:
                 return None
             self._join()
         return self._head[self._start]
@@ -49,9 +47,8 @@ class InputBuffer:
         end = self._head.find(b"\n", max(self._start, self._searched))
         if end < 0:
             self._searched = len(self._head)
-            fresh = self._chunks[self._chunks_searched :]
-            self._chunks_searched = len(self._chunks)
-            if not any(b"\n" in chunk for chunk in fresh):
+            if self._tail.find(b"\n", self._tail_searched) < 0:
+                self._tail_searched = len(self._tail)
                 if len(self) > limit:
                     raise LineTooLong
                 return None
@@ -60,20 +57,17 @@ class InputBuffer:
         if end - self._start > limit:
             raise LineTooLong
         line = self._head[self._start : end + 1]
-        self._start = self._searched = end + 1
+        self._start = end + 1
         return line
 
     def take(self, length: int) -> bytes | None:
         """Return exactly `length` bytes, or None until so many have arrived."""
         if len(self) < length:
             return None
-        end = self._start + length
-        if end > len(self._head):
+        if self._start + length > len(self._head):
             self._join()
-            end = length
-        data = self._head[self._start : end]
-        self._start = end
-        self._searched = max(self._searched, end)
+        data = self._head[self._start : self._start + length]
+        self._start += length
         return data
 
     def skip(self, length: int) -> int:
@@ -83,8 +77,7 @@ class InputBuffer:
         return skipped
 
     def _join(self) -> None:
-        unused = self._head[self._start :]
         self._searched = max(0, self._searched - self._start)
-        self._head, self._start = b"".join([unused, *self._chunks]), 0
-        self._chunks.clear()
-        self._chunks_searched = self._chunk_bytes = 0
+        self._head, self._start = self._head[self._start :] + self._tail, 0
+        self._tail = bytearray()
+        self._tail_searched = 0

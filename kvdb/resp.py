@@ -114,16 +114,20 @@ class RequestParser:
             self._too_long("bulk", length)
         self._size += length
         self._length = length
-        if length > self.limits.max_value:
-            self._refusal = ValueTooLarge(self.limits.max_value)
-        elif self._size > self.limits.max_request:
-            self._refusal = CommandError(
-                f"ERR request exceeds maximum allowed size ({self.limits.max_request} bytes)"
-            )
+        self._refusal = self._refusal or self._too_large(length)
         if self._refusal:
             self._arguments = []
             self._to_skip = length
         return True
+
+    def _too_large(self, length: int) -> CommandError | None:
+        if length > self.limits.max_value:
+            return ValueTooLarge(self.limits.max_value)
+        if self._size > self.limits.max_request:
+            return CommandError(
+                f"ERR request exceeds maximum allowed size ({self.limits.max_request} bytes)"
+            )
+        return None
 
     def _read_bulk(self) -> bool:
         if self._to_skip:
@@ -152,7 +156,7 @@ class RequestParser:
 def _parse_length(text: bytes, negative: bool = False) -> int | None:
     """Parse a length by its exact form: no sign but an allowed minus, no space, no leading 0."""
     digits = text[1:] if negative and text[:1] == b"-" else text
-    if not digits.isdigit() or len(digits) > 10 or (digits[0] == ord("0") and len(digits) > 1):
+    if not digits.isdigit() or len(digits) > 10 or (digits[0] == ord("0") and len(text) > 1):
         return None
     return int(text)
 
@@ -329,7 +333,10 @@ class _Container:
 
     def value(self) -> Any:
         if self.kind == b"%":
-            return dict(zip(self.items[::2], self.items[1::2], strict=True))
+            try:
+                return dict(zip(self.items[::2], self.items[1::2], strict=True))
+            except TypeError:
+                raise ProtocolError("a map's key is an array") from None
         return self.items
 
 
@@ -346,7 +353,7 @@ def _parse_line(kind: bytes, text: bytes) -> Any:
                 return None
             case b",":
                 return float(text)
-            case b"#":
+            case b"#" if text in (b"t", b"f"):
                 return text == b"t"
     except ValueError:
         pass

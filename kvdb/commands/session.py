@@ -219,7 +219,16 @@ class Session:
         """Carry out one request and return its reply; a refusal is returned, not raised."""
         self.traffic.commands += 1
         mode = self.reply_mode
-        reply = self._execute(request)
+        return self._unless_silenced(self._execute(request), mode)
+
+    def refuse(self, error: CommandError) -> Reply:
+        """Return the reply to a request that its dialect had to refuse (too long, badly formed)."""
+        if self.transaction:
+            self.transaction.aborted = True
+        return self._unless_silenced(error, self.reply_mode)
+
+    def _unless_silenced(self, reply: Reply, mode: ReplyMode) -> Reply:
+        """Return the reply, or NO_REPLY if CLIENT REPLY, in `mode` before the request, wants none."""
         if mode is ReplyMode.ON:
             return reply
         if mode is ReplyMode.SKIP_NEXT:

@@ -14,10 +14,12 @@ from kvdb.errors import NotOurProtocol, ProtocolError
 from kvdb.resp import MAX_LINE
 
 _SPACES = re.compile(rb"[ \t\n\v\f\r\0]+")
-_PLAIN = re.compile(rb"[^ \t\n\v\f\r\0\"']+")
+_PLAIN = re.compile(rb"[^ \t\n\r\0\"']+")  # as in Redis, \v and \f do not end a word
+_WORD_END = b" \t\n\r\0"
 _DOUBLE_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"(?=[ \t\n\v\f\r\0]|\Z)', re.DOTALL)
-_SINGLE_QUOTED = re.compile(rb"'((?:[^'\\]|\\.)*)'(?=[ \t\n\v\f\r\0]|\Z)", re.DOTALL)
+_SINGLE_QUOTED = re.compile(rb"'((?:[^'\\]|\\'|\\(?!'))*)'(?=[ \t\n\v\f\r\0]|\Z)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_HTTP_REQUEST = re.compile(rb"(?:GET|HEAD|PUT|DELETE|OPTIONS|PATCH|CONNECT) \S+ HTTP/1\.[01]\s*\Z")
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 
 
@@ -31,7 +33,7 @@ def split_words(line: bytes) -> list[bytes]:
         if position == len(line):
             return words
         word = b""
-        while position < len(line) and not _SPACES.match(line, position):
+        while position < len(line) and line[position] not in _WORD_END:
             if match := _PLAIN.match(line, position):
                 word += match[0]
             elif match := _DOUBLE_QUOTED.match(line, position):
@@ -54,8 +56,8 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 def next_inline_request(buffer: InputBuffer) -> list[bytes] | None:
     """Return the words of the next line, or None until it is whole.
 
-    Raises NotOurProtocol if a browser or another HTTP client is talking: `POST` and `Host:`
-    as in Redis, and anything that ends as an HTTP request line does.
+    Raises NotOurProtocol if a browser or another HTTP client is talking: at `POST` and `Host:`,
+    as Redis does, and at any HTTP request line.
     """
     try:
         line = buffer.take_line(MAX_LINE)
@@ -63,7 +65,7 @@ def next_inline_request(buffer: InputBuffer) -> list[bytes] | None:
         raise ProtocolError("too big inline request") from None
     if line is None:
         return None
-    if line.rstrip().endswith((b" HTTP/1.1", b" HTTP/1.0")):
+    if _HTTP_REQUEST.match(line):
         raise NotOurProtocol("an HTTP request")
     words = split_words(line.rstrip(b"\r\n"))
     if words and words[0].lower() in (b"post", b"host:"):

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kvdb import errors
+from kvdb.commands.arguments import INT64_MAX, INT64_MIN
 from kvdb.commands.session import Session
-from kvdb.errors import CommandError
+from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
 
 Arguments = dict[str, Any]
@@ -34,9 +35,10 @@ def answer(session: Session, line: bytes) -> bytes:
         if isinstance(arguments, dict):
             reply, result = _answer_named(session, name, arguments)
         else:
-            reply = result = session.execute([name.encode(), *map(_encode_argument, arguments)])
+            request = [name.encode(), *map(_encode_argument, arguments)]
+            reply = result = _execute(session, request)
     except BadRequest as error:
-        return _line({"status": "ERROR", "message": str(error)})
+        reply = result = session.refuse(CommandError(f"ERR {error}"))
     if reply is NO_REPLY:
         return b""
     if isinstance(reply, CommandError):
@@ -49,6 +51,14 @@ def answer(session: Session, line: bytes) -> bytes:
         if encoded:
             response["encoding"] = "base64"
     return _line(response)
+
+
+def _execute(session: Session, request: list[bytes]) -> Reply:
+    """As Session.execute(), but within the limit that other dialects hold while reading."""
+    limit = session.instance.config.max_value_bytes
+    if any(len(argument) > limit for argument in request):
+        return session.refuse(ValueTooLarge(limit))
+    return session.execute(request)
 
 
 def error_line(message: str) -> bytes:
@@ -71,7 +81,9 @@ def _message(error: CommandError) -> str:
 
 def _parse(line: bytes) -> tuple[str, Arguments | list[Any]]:
     try:
-        request = json.loads(line, parse_constant=_refuse_constant)
+        request = json.loads(
+            line, parse_constant=_refuse_constant, object_pairs_hook=_object_with_unique_names
+        )
     except (ValueError, RecursionError):
         raise BadRequest("not a JSON object on one line") from None
     if not isinstance(request, dict):
@@ -84,6 +96,13 @@ def _parse(line: bytes) -> tuple[str, Arguments | list[Any]]:
     if not isinstance(arguments, dict | list):
         raise BadRequest('"args" must be an object or a list')
     return name, arguments
+
+
+def _object_with_unique_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    names_and_values = dict(members)
+    if len(names_and_values) < len(members):
+        raise ValueError("a name stands there twice: which of them is meant?")
+    return names_and_values
 
 
 def _refuse_constant(name: str) -> None:
@@ -118,7 +137,9 @@ class _Named:
         seconds = self._left.pop("ttl", None)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise BadRequest(f'{self._command} needs "ttl", a number of seconds')
-        return str(round(seconds * 1000)).encode()
+        if not INT64_MIN <= seconds * 1000 <= INT64_MAX:
+            raise BadRequest('"ttl" is out of range')
+        return b"%d" % round(seconds * 1000)
 
     def take_value(self) -> bytes:
         value = self.take("value")
@@ -136,8 +157,11 @@ class _Named:
         return self._left.get(name) is not None
 
     def finish(self) -> None:
-        if self._left.keys() - {"ttl"} or self._left.get("ttl") is not None:
-            raise BadRequest(f'{self._command} does not take "{min(self._left)}"')
+        if "ttl" not in self:
+            self._left.pop("ttl", None)  # null: none
+        if self._left:
+            shown = min(self._left)[:128].encode("utf-8", "replace").decode()
+            raise BadRequest(f'{self._command} does not take "{shown}"')
 
 
 def _set(given: _Named) -> list[bytes]:
@@ -189,7 +213,7 @@ def _answer_named(session: Session, name: str, arguments: Arguments) -> tuple[Re
     given = _Named(name.upper(), arguments)
     request = build(given)
     given.finish()
-    reply = session.execute(request)
+    reply = _execute(session, request)
     if isinstance(reply, CommandError) or reply is NO_REPLY or reply is QUEUED:
         return reply, None
     return reply, result_of(reply)

@@ -95,7 +95,7 @@ class MainPort:
         try:
             request = self._resp.next_request()
         except CommandError as error:
-            return encode_error(error.text)
+            return encode_reply(self._session.refuse(error), self._session.version)
         return self._answer_request(request)
 
     def _answer_inline(self) -> bytes | None:

@@ -1,0 +1,454 @@
+"""The challenge's dialect on the main port: JSON lines."""
+
+from __future__ import annotations
+
+import base64
+import json
+import unittest
+from typing import Any
+
+from kvdb.resp import MAX_LINE
+from tests.support import Conversation
+
+MB = 1024 * 1024
+
+
+def line_for(command: str, args: str) -> str:
+    """Return a line whose arguments are JSON, or are meant to look like it."""
+    return f'{{"command": "{command}", "args": {args}}}'
+
+
+class JsonLines(unittest.TestCase):
+    def setUp(self) -> None:
+        self.client = Conversation()
+
+    def answer(self, line: str | bytes, client: Conversation | None = None) -> Any:
+        """Send one line; return what the one line that answers it says."""
+        data = line.encode() if isinstance(line, str) else line
+        reply = (client or self.client).bytes(data + b"\n")
+        self.assertEqual((reply.count(b"\n"), reply[-1:]), (1, b"\n"))
+        return json.loads(reply)
+
+    def ask(self, command: str, args: object = None) -> Any:
+        request = {"command": command} if args is None else {"command": command, "args": args}
+        return self.answer(json.dumps(request))
+
+    def result(self, command: str, args: object = None) -> Any:
+        """Carry out a command that succeeds; return its result."""
+        response = self.ask(command, args)
+        self.assertEqual(response["status"], "OK", response)
+        return response["result"]
+
+    def assert_refused(self, line: str | bytes, message: str | None = None) -> None:
+        """One JSON error, and the connection goes on."""
+        response = self.answer(line)
+        self.assertEqual(response.keys(), {"status", "message"})
+        self.assertEqual(response["status"], "ERROR")
+        if message is not None:
+            self.assertEqual(response["message"], message)
+        self.assertFalse(self.client.dialect.closing)
+        self.assertEqual(self.result("PING"), "PONG")
+
+
+class TheChallenge(JsonLines):
+    def test_every_line_of_the_challenge_is_answered_word_for_word(self) -> None:
+        for line, expected in [
+            ('{"command": "SET", "args": {"key": "foo", "value": "bar"}}', {"status": "OK"}),
+            ('{"command": "SET", "args": {"key": "foo", "value": "bar", "ttl": 60}}',
+             {"status": "OK"}),
+            ('{"command": "GET", "args": {"key": "foo"}}', {"status": "OK", "result": "bar"}),
+            ('{"command": "GET", "args": {"key": "missing"}}', {"status": "OK", "result": None}),
+            ('{"command": "DELETE", "args": {"key": "foo"}}', {"status": "OK"}),
+            ('{"command": "DELETE", "args": {"key": "foo"}}', {"status": "OK"}),
+            ('{"command": "GET", "args": {"key": "foo"}}', {"status": "OK", "result": None}),
+            ('{"command": "INCR", "args": {"key": "x"}}', {"status": "OK", "result": "1"}),
+            ('{"command": "INCR", "args": {"key": "x"}}', {"status": "OK", "result": "2"}),
+            ('{"command": "DECR", "args": {"key": "x"}}', {"status": "OK", "result": "1"}),
+            ('{"command": "SET", "args": {"key": "foo", "value": "bar"}}', {"status": "OK"}),
+            ('{"command": "INCR", "args": {"key": "foo"}}',
+             {"status": "ERROR", "message": "Value is not an integer"}),
+            ('{"command": "TTL", "args": {"key": "foo"}}', {"status": "OK", "result": None}),
+            ('{"command": "TTL", "args": {"key": "missing"}}', {"status": "OK", "result": None}),
+            ('{"command": "EXPIRE", "args": {"key": "foo", "ttl": 60}}', {"status": "OK"}),
+            ('{"command": "TTL", "args": {"key": "foo"}}', {"status": "OK", "result": 60}),
+            ('{"command": "EXPIRE", "args": {"key": "missing", "ttl": 60}}', {"status": "OK"}),
+            ('{"command": "PING"}', {"status": "OK", "result": "PONG"}),
+        ]:  # fmt: skip
+            with self.subTest(line=line):
+                reply = self.client.bytes(line + "\n")
+                self.assertEqual(reply.decode(), json.dumps(expected) + "\n")
+
+    def test_the_ttl_counts_down_in_whole_seconds_and_the_key_goes(self) -> None:
+        self.ask("SET", {"key": "foo", "value": "bar", "ttl": 60})
+        self.client.clock.now += 1
+        self.assertEqual(self.result("TTL", {"key": "foo"}), 59)
+        self.client.clock.now += 59
+        self.assertIsNone(self.result("GET", {"key": "foo"}))
+
+    def test_a_ttl_may_be_a_fraction_of_a_second(self) -> None:
+        self.ask("SET", {"key": "foo", "value": "bar", "ttl": 0.5})
+        self.assertEqual(self.result("PTTL", ["foo"]), 500)
+
+    def test_a_ttl_of_null_is_none(self) -> None:
+        self.assertEqual(self.ask("SET", {"key": "k", "value": "v", "ttl": None}), {"status": "OK"})
+        self.assertIsNone(self.result("TTL", {"key": "k"}))
+
+    def test_setting_anew_takes_the_ttl_away(self) -> None:
+        self.ask("SET", {"key": "foo", "value": "bar", "ttl": 60})
+        self.ask("SET", {"key": "foo", "value": "baz"})
+        self.assertIsNone(self.result("TTL", {"key": "foo"}))
+
+    def test_a_ttl_that_is_not_positive_is_refused_and_nothing_set(self) -> None:
+        message = "invalid expire time in 'set' command"
+        for ttl in (0, -1, 0.0001):
+            response = self.ask("SET", {"key": "foo", "value": "bar", "ttl": ttl})
+            self.assertEqual(response, {"status": "ERROR", "message": message})
+        self.assertIsNone(self.result("GET", {"key": "foo"}))
+
+    def test_expire_in_the_past_deletes(self) -> None:
+        self.ask("SET", {"key": "foo", "value": "bar"})
+        self.assertEqual(self.ask("EXPIRE", {"key": "foo", "ttl": -1}), {"status": "OK"})
+        self.assertIsNone(self.result("GET", {"key": "foo"}))
+
+    def test_commands_are_known_in_any_case(self) -> None:
+        for command in ("SET", "set", "sEt"):
+            response = self.ask(command, {"key": "k", "value": command})
+            self.assertEqual(response, {"status": "OK"})
+            self.assertEqual(self.result("gEt", {"key": "k"}), command)
+        self.assertEqual(self.result("ping"), "PONG")
+        self.assertEqual(self.result("mGet", ["k"]), ["sEt"])
+        self.assertEqual(self.ask("delete", {"key": "k"}), {"status": "OK"})
+
+    def test_text_of_any_language_and_control_characters_are_kept(self) -> None:
+        for value in (
+            "",
+            " ",
+            "zwölf",
+            "日本",
+            "😀",
+            "a\nb\r\n",
+            "\x00\x7f",
+            '"\\',
+            "\u2028",
+            "{}",
+        ):
+            for key in (value, "k"):
+                self.ask("SET", {"key": key, "value": value})
+                self.assertEqual(self.result("GET", {"key": key}), value)
+                self.assertEqual(self.client("GET", key), value.encode())
+
+    def test_an_integer_is_taken_for_its_digits(self) -> None:
+        self.ask("SET", {"key": 5, "value": -7})
+        self.assertEqual(self.result("GET", {"key": "5"}), "-7")
+
+    def test_white_space_within_and_behind_the_object_does_no_harm(self) -> None:
+        line = '{ "args":{ } ,\t"command" : "PING" } \r'
+        self.assertEqual(self.answer(line), {"status": "OK", "result": "PONG"})
+
+    def test_other_members_of_the_object_are_ignored(self) -> None:
+        self.assertEqual(self.answer('{"command": "PING", "id": 7}')["result"], "PONG")
+
+
+class OtherCommands(JsonLines):
+    def test_every_command_takes_a_list(self) -> None:
+        self.assertEqual(self.ask("SET", ["a", "1"]), {"status": "OK"})
+        self.assertEqual(self.ask("MSET", ["b", "2", "c", 3]), {"status": "OK"})
+        self.assertEqual(self.result("MGET", ["a", "b", "c", "d"]), ["1", "2", "3", None])
+        self.assertEqual(self.result("DELETE", ["a", "b"]), 2)
+        self.assertEqual(self.result("STRLEN", ["c"]), 1)
+        self.assertEqual(self.result("PING", ["hello"]), "hello")
+        self.assertEqual(self.result("EXISTS", ["a"]), 0)
+
+    def test_a_list_gives_redis_own_results(self) -> None:
+        self.assertEqual(self.result("INCR", ["n"]), 1)
+        self.assertEqual(self.result("TTL", ["n"]), -1)
+        self.assertEqual(self.result("TTL", ["missing"]), -2)
+
+    def test_no_arguments_may_be_left_out_or_empty(self) -> None:
+        for line in (
+            '{"command": "DBSIZE"}',
+            '{"command": "DBSIZE", "args": []}',
+            '{"command": "DBSIZE", "args": {}}',
+            '{"command": "DBSIZE", "args": null}',
+        ):
+            self.assertEqual(self.answer(line), {"status": "OK", "result": 0})
+
+    def test_a_map_becomes_an_object(self) -> None:
+        self.assertEqual(self.result("CONFIG", ["GET", "maxmemory-policy"]).keys(),
+                         {"maxmemory-policy"})  # fmt: skip
+
+    def test_redis_errors_come_without_their_code_word_err(self) -> None:
+        for command, args, message in [
+            ("GET", [], "wrong number of arguments for 'get' command"),
+            ("NOSUCH", ["a"], "unknown command 'NOSUCH', with args beginning with: 'a' "),
+            ("SET", ["k", "v", "XY"], "syntax error"),
+            ("EXEC", [], "EXEC without MULTI"),
+            ("HELLO", ["4"], "NOPROTO unsupported protocol version"),
+        ]:
+            response = self.ask(command, args)
+            self.assertEqual(response, {"status": "ERROR", "message": message})
+
+    def test_a_transaction_is_queued_and_carried_out(self) -> None:
+        self.assertEqual(self.ask("MULTI"), {"status": "OK"})
+        self.assertEqual(self.result("SET", {"key": "a", "value": "1"}), "QUEUED")
+        self.assertEqual(self.result("INCR", {"key": "a"}), "QUEUED")
+        self.assertEqual(self.result("TTL", {"key": "a"}), "QUEUED")
+        self.assertEqual(self.result("MGET", ["a", "b"]), "QUEUED")
+        self.assertIsNone(self.client.another()("GET", "a"))
+        self.assertEqual(self.result("EXEC"), ["OK", 2, -1, ["2", None]])
+
+    def test_an_error_in_a_transaction_takes_its_place_in_the_result(self) -> None:
+        self.ask("SET", {"key": "a", "value": "x"})
+        self.ask("MULTI")
+        self.ask("INCR", {"key": "a"})
+        self.ask("GET", {"key": "a"})
+        error = {"status": "ERROR", "message": "Value is not an integer"}
+        self.assertEqual(self.result("EXEC"), [error, "x"])
+
+    def test_a_transaction_is_given_up_when_a_watched_key_has_changed(self) -> None:
+        self.ask("WATCH", ["a"])
+        self.client.another()("SET", "a", "theirs")
+        self.ask("MULTI")
+        self.ask("SET", {"key": "a", "value": "ours"})
+        self.assertEqual(self.ask("EXEC"), {"status": "OK", "result": None})
+        self.assertEqual(self.result("GET", {"key": "a"}), "theirs")
+
+    def test_a_request_refused_while_queueing_aborts_the_transaction(self) -> None:
+        for bad in (
+            '{"command": "NOSUCH"}',
+            '{"command": "SET", "args": {"key": "a"}}',
+            '{"command": "SET", "args": ["a", null]}',
+        ):
+            with self.subTest(bad=bad):
+                self.ask("MULTI")
+                self.ask("SET", {"key": "b", "value": "1"})
+                self.answer(bad)
+                message = "EXECABORT Transaction discarded because of previous errors."
+                self.assertEqual(self.ask("EXEC"), {"status": "ERROR", "message": message})
+                self.ask("DISCARD")
+                self.assertIsNone(self.result("GET", {"key": "b"}))
+
+    def test_quit_answers_and_closes(self) -> None:
+        reply = self.client.bytes('{"command": "QUIT"}\n{"command": "PING"}\n')
+        self.assertEqual(reply, b'{"status": "OK"}\n')
+        self.assertTrue(self.client.dialect.closing)
+
+    def test_a_reply_that_is_not_wanted_is_not_sent(self) -> None:
+        self.assertEqual(
+            self.client.bytes('{"command": "CLIENT", "args": ["REPLY", "OFF"]}\n'), b""
+        )
+        self.assertEqual(self.client.bytes('{"command": "GET", "args": {"key": "a"}}\n'), b"")
+        self.assertEqual(self.ask("CLIENT", ["REPLY", "ON"]), {"status": "OK"})
+
+
+class BinaryValues(JsonLines):
+    def test_every_byte_value_comes_back_exactly(self) -> None:
+        for value in [bytes([byte]) for byte in range(256)] + [bytes(range(256))]:
+            self.client("SET", "k", value)
+            response = self.ask("GET", {"key": "k"})
+            if "encoding" in response:
+                self.assertEqual(response["encoding"], "base64")
+                self.assertEqual(base64.b64decode(response["result"], validate=True), value)
+                self.assertGreater(max(value), 127)
+            else:
+                self.assertEqual(response["result"].encode(), value)
+                self.assertLess(max(value), 128)
+
+    def test_every_byte_value_can_be_set(self) -> None:
+        for value in [bytes([byte]) for byte in range(256)] + [bytes(range(256)), b""]:
+            text = base64.b64encode(value).decode()
+            response = self.ask("SET", {"key": "k", "value": text, "encoding": "base64"})
+            self.assertEqual(response, {"status": "OK"})
+            self.assertEqual(self.client("GET", "k"), value)
+
+    def test_what_is_sent_back_as_it_came_is_the_same_value(self) -> None:
+        self.client("SET", "a", b"\xff\x00caf\xe9")
+        got = self.ask("GET", {"key": "a"})
+        self.ask("SET", {"key": "b", "value": got["result"], "encoding": got["encoding"]})
+        self.assertEqual(self.client("GET", "b"), b"\xff\x00caf\xe9")
+
+    def test_in_a_list_each_binary_value_says_so_itself(self) -> None:
+        self.client("MSET", "a", b"\xff", "b", b"text")
+        self.assertEqual(
+            self.ask("MGET", ["a", "b"]),
+            {"status": "OK", "result": [{"value": "/w==", "encoding": "base64"}, "text"]},
+        )
+
+    def test_bad_base64_is_refused_and_the_old_value_kept(self) -> None:
+        self.ask("SET", {"key": "k", "value": "old"})
+        for value in ("%%%", "YQ", "YQ==\\n", "Y Q==", "ö"):
+            args = f'{{"key": "k", "value": "{value}", "encoding": "base64"}}'
+            self.assert_refused(line_for("SET", args), '"value" is not base64')
+        args = '{"key": "k", "value": "YQ==", "encoding": "hex"}'
+        self.assert_refused(line_for("SET", args), '"encoding" can only be "base64"')
+        self.assertEqual(self.result("GET", {"key": "k"}), "old")
+
+
+class BadInput(JsonLines):
+    def test_what_is_no_json_object_is_refused(self) -> None:
+        for line in (b"{", b"{}}", b"{1}", b'{"command": "PING"', b'{"command": "PING"} x',
+                     b'{"command": "PING"}{"command": "PING"}', b"{'command': 'PING'}",
+                     b'{"command": "PI\x00NG"}', b'{"command": "\xff"}', b'{"a": \xed\xa0\x80}',
+                     b'{\x00"\x00a\x00"\x00:\x001\x00}\x00', b"{\x00\x00\x00}\x00\x00\x00",
+                     b"{\xff\xfe", b'{"command": "PING",}', b"{ // no\r"):  # fmt: skip
+            with self.subTest(line=line):
+                self.assert_refused(line, "not a JSON object on one line")
+
+    def test_an_object_that_is_no_request_is_refused(self) -> None:
+        for line in ("{}", '{"command": null}', '{"command": 5}', '{"command": ""}',
+                     '{"command": ["PING"]}', '{"command": "PÏNG"}', '{"command": "\\ud800"}',
+                     '{"args": {}}', '{"command": "PING", "args": 5}',
+                     '{"command": "PING", "args": "x"}', '{"command": "PING", "args": false}',
+                     '{"command": "MGET", "args": {"key": "a"}}',
+                     '{"command": "PING", "args": {"key": "a"}}'):  # fmt: skip
+            with self.subTest(line=line):
+                self.assert_refused(line)
+
+    def test_deep_nesting_is_refused(self) -> None:
+        for part in ("[", '{"a":'):
+            for depth in (1_000, 100_000):
+                self.assert_refused('{"command": "PING", "args": ' + part * depth)
+        closed = '{"command": "ECHO", "args": [' + "[" * 100_000 + "]" * 100_000 + "]}"
+        self.assert_refused(closed)
+
+    def test_numbers_that_json_does_not_know_are_refused(self) -> None:
+        for number in ("NaN", "Infinity", "-Infinity"):
+            for command in ("SET", "EXPIRE"):
+                args = f'{{"key": "k", "ttl": {number}}}'
+                self.assert_refused(line_for(command, args), "not a JSON object on one line")
+
+    def test_a_ttl_beyond_all_numbers_is_refused(self) -> None:
+        for ttl in ("1e999", "-1e999", "1e306", "1e300", "1" * 5000, "1" * 4300, "9" * 4298):
+            with self.subTest(ttl=ttl[:10]):
+                args = f'{{"key": "k", "value": "v", "ttl": {ttl}}}'
+                self.assert_refused(line_for("SET", args))
+                self.assertIsNone(self.result("GET", {"key": "k"}))
+
+    def test_an_integer_of_5000_digits_is_refused(self) -> None:
+        self.assert_refused(line_for("ECHO", f"[{'1' * 5000}]"))
+
+    def test_a_name_that_comes_twice_is_refused(self) -> None:
+        for line in (
+            '{"command": "PING", "command": "FLUSHALL"}',
+            '{"command": "GET", "args": {"key": "a", "key": "b"}}',
+        ):
+            with self.subTest(line=line):
+                self.assert_refused(line)
+
+    def test_a_lone_surrogate_is_refused_wherever_it_stands(self) -> None:
+        for line in (
+            r'{"command": "GET", "args": {"key": "\ud800"}}',
+            r'{"command": "ECHO", "args": ["\udfff"]}',
+            r'{"command": "SET", "args": {"key": "k", "value": "\ud800"}}',
+            r'{"command": "SET", "args": {"key": "k", "value": "v", "encoding": "\ud800"}}',
+            r'{"command": "GET", "args": {"key": "k", "\ud800": "x"}}',
+            b'{"command": "GET", "args": {"key": "\xed\xa0\x80"}}',
+        ):
+            with self.subTest(line=line):
+                self.assert_refused(line)
+
+    def test_arguments_of_other_types_are_refused(self) -> None:
+        for value in ("1.5", "1.0", "1e3", "true", "false", "null", "[]", "{}"):
+            message = "arguments must be strings or integers"
+            self.assert_refused(line_for("ECHO", f"[{value}]"), message)
+            self.assert_refused(line_for("GET", f'{{"key": {value}}}'), message)
+
+    def test_what_is_missing_is_named(self) -> None:
+        for line, message in [
+            ('{"command": "GET"}', 'GET needs "key"'),
+            ('{"command": "get", "args": {}}', 'GET needs "key"'),
+            ('{"command": "SET", "args": {"key": "k"}}', 'SET needs "value"'),
+            ('{"command": "EXPIRE", "args": {"key": "k"}}',
+             'EXPIRE needs "ttl", a number of seconds'),
+            ('{"command": "EXPIRE", "args": {"key": "k", "ttl": "60"}}',
+             'EXPIRE needs "ttl", a number of seconds'),
+            ('{"command": "SET", "args": {"key": "k", "value": "v", "ttl": true}}',
+             'SET needs "ttl", a number of seconds'),
+        ]:  # fmt: skip
+            self.assert_refused(line, message)
+
+    def test_what_is_too_much_is_named(self) -> None:
+        for line, message in [
+            ('{"command": "GET", "args": {"key": "k", "value": "v"}}', 'GET does not take "value"'),
+            ('{"command": "GET", "args": {"key": "k", "ttl": 5}}', 'GET does not take "ttl"'),
+            ('{"command": "GET", "args": {"key": "k", "ttl": null, "x": 1}}',
+             'GET does not take "x"'),
+            ('{"command": "SET", "args": {"key": "k", "value": "v", "nx": "1"}}',
+             'SET does not take "nx"'),
+        ]:  # fmt: skip
+            self.assert_refused(line, message)
+
+    def test_an_error_does_not_repeat_all_that_was_sent(self) -> None:
+        long = "x" * 100_000
+        for request in (
+            {"command": long},
+            {"command": long, "args": {"a": "b"}},
+            {"command": "NOSUCH", "args": [long, long]},
+            {"command": "CLIENT", "args": [long]},
+            {"command": "GET", "args": {"key": "k", long: 1}},
+        ):
+            response = self.answer(json.dumps(request))
+            self.assertEqual(response["status"], "ERROR")
+            self.assertLess(len(response["message"]), 1000)
+
+
+class Limits(JsonLines):
+    def test_too_long_a_line_gets_one_error_and_the_connection_closes(self) -> None:
+        client = Conversation(max_value_bytes=1000)
+        limit = 2 * 1000 + MAX_LINE
+        line = b'{"command": "PING"}'.ljust(limit)
+        self.assertEqual(self.answer(line, client)["result"], "PONG")
+        for too_long in (line + b" \n", line + b" "):
+            client = Conversation(max_value_bytes=1000)
+            reply = client.bytes(b"PING\r\n" + too_long + b'\n{"command": "INCR", "args": ["n"]}\n')
+            self.assertEqual(
+                reply, b'+PONG\r\n{"status": "ERROR", "message": "the line is too long"}\n'
+            )
+            self.assertTrue(client.dialect.closing)
+            self.assertIsNone(client("GET", "n"))
+
+    def test_a_line_that_never_ends_is_given_up_at_the_limit(self) -> None:
+        client = Conversation(max_value_bytes=1000)
+        received = client.bytes(b'{"command": "')
+        for _ in range(10):
+            received += client.bytes(b"x" * 10_000)
+        self.assertEqual(json.loads(received)["message"], "the line is too long")
+        self.assertTrue(client.dialect.closing)
+
+    def test_a_value_of_the_limit_fits_in_base64(self) -> None:
+        value = bytes(range(256)) * (4 * MB // 256)
+        self.client = Conversation(max_value_bytes=len(value))
+        text = base64.b64encode(value).decode()
+        response = self.ask("SET", {"key": "k", "value": text, "encoding": "base64"})
+        self.assertEqual(response, {"status": "OK"})
+        self.assertEqual(base64.b64decode(self.result("GET", {"key": "k"})), value)
+
+    def test_a_value_over_the_limit_is_refused_and_the_old_one_kept(self) -> None:
+        self.client = Conversation(max_value_bytes=1000)
+        self.ask("SET", {"key": "k", "value": "x" * 1000})
+        too_long = "y" * 1001
+        binary = base64.b64encode(too_long.encode()).decode()
+        for args in (
+            {"key": "k", "value": too_long},
+            {"key": "k", "value": binary, "encoding": "base64"},
+            ["k", too_long],
+        ):
+            response = self.ask("SET", args)
+            self.assertEqual(response["status"], "ERROR")
+            self.assertIn("1000 bytes", response["message"])
+        self.assertEqual(self.result("GET", {"key": "k"}), "x" * 1000)
+
+    def test_before_the_password_only_logging_in_is_allowed(self) -> None:
+        self.client = Conversation(password="secret")
+        no_auth = {"status": "ERROR", "message": "NOAUTH Authentication required."}
+        self.assertEqual(self.ask("GET", {"key": "k"}), no_auth)
+        self.assertEqual(self.ask("PING"), no_auth)
+        self.assertEqual(self.ask("AUTH", ["wrong"])["status"], "ERROR")
+        self.assertEqual(self.ask("AUTH", ["secret"]), {"status": "OK"})
+        self.assertEqual(self.result("PING"), "PONG")
+
+    def test_before_the_password_a_line_is_held_to_narrow_limits(self) -> None:
+        client = Conversation(password="secret")
+        reply = client.bytes(b'{"command": "' + b"x" * (2 * 16384 + MAX_LINE))
+        self.assertEqual(json.loads(reply)["message"], "the line is too long")
+        self.assertTrue(client.dialect.closing)
