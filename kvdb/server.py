@@ -13,6 +13,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from kvdb.commands.session import Instance, Session
 from kvdb.errors import TOO_MANY_CLIENTS
@@ -30,7 +31,7 @@ _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Server(socketserver.ThreadingTCPServer):
     """One door: listens on an address from its construction on, serves from start() to stop().
 
-    `_lock` guards the set of open connections.
+    `_changed` guards the set of open connections.
     """
 
     daemon_threads = True  # stop() ends them; a crash elsewhere must not wait for clients
@@ -49,8 +50,8 @@ class Server(socketserver.ThreadingTCPServer):
         self.address_family = family
         self.instance = instance
         self.new_dialect = new_dialect
-        self._lock = threading.Lock()
-        self._connections: set[Connection] = set()
+        self._changed = threading.Condition()
+        self._connections: set[socket.socket] = set()
         self._accepting: threading.Thread | None = None
         super().__init__(address, Connection)  # type: ignore[arg-type]
 
@@ -85,27 +86,32 @@ class Server(socketserver.ThreadingTCPServer):
             self.shutdown()
             self._accepting.join()
         self.server_close()
-        deadline = time.monotonic() + grace
-        for connection in self._open_connections():
-            connection.stop_receiving()
-        for connection in self._open_connections():
-            connection.ended.wait(max(0.0, deadline - time.monotonic()))
-        for connection in self._open_connections():
-            connection.close()
-        for connection in self._open_connections():
-            connection.ended.wait(grace)
+        self._end_all(socket.SHUT_RD)
+        if not self.wait_until_empty(grace):
+            self._end_all(socket.SHUT_RDWR)
+            self.wait_until_empty(grace)
 
-    def _open_connections(self) -> list[Connection]:
-        with self._lock:
-            return list(self._connections)
+    def wait_until_empty(self, timeout: float) -> bool:
+        """Wait until every connection has ended; tell whether they have."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._connections, timeout)
 
-    def add(self, connection: Connection) -> None:
-        with self._lock:
-            self._connections.add(connection)
+    def end(self, connection: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+        """End a connection, or (SHUT_RD) have it end once what has come in is answered.
 
-    def remove(self, connection: Connection) -> None:
-        with self._lock:
-            self._connections.discard(connection)
+        Any thread may call it at any time. The socket is closed by its own thread only: closed
+        here, its number could belong to another connection by the time that thread uses it.
+        """
+        with self._changed:
+            if connection in self._connections:
+                with contextlib.suppress(OSError):  # the client may be gone already
+                    connection.shutdown(how)
+
+    def _end_all(self, how: int) -> None:
+        with self._changed:
+            connections = list(self._connections)
+        for connection in connections:
+            self.end(connection, how)
 
     # --- hooks of socketserver -----------------------------------------------------------
 
@@ -118,6 +124,17 @@ class Server(socketserver.ThreadingTCPServer):
                 time.sleep(0.1)  # the connection goes on waiting: do not spin meanwhile
             raise  # socketserver goes on accepting
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._changed:
+            self._connections.add(request)
+        super().process_request(request, client_address)  # starts its thread
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._changed:
+            self._connections.discard(request)
+            self._changed.notify_all()
+        super().shutdown_request(request)
+
     def handle_error(self, request: object, client_address: object) -> None:
         log.exception("client %s: internal error, connection ended", client_address)
 
@@ -129,9 +146,7 @@ class Connection(socketserver.BaseRequestHandler):
     request: socket.socket
 
     def setup(self) -> None:
-        self.ended = threading.Event()
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.server.add(self)
 
     def handle(self) -> None:
         try:
@@ -139,7 +154,10 @@ class Connection(socketserver.BaseRequestHandler):
         except OSError:
             return  # gone already
         session = Session(
-            self.server.instance, _format_address(address), _format_address(local), self.close
+            self.server.instance,
+            _format_address(address),
+            _format_address(local),
+            close=lambda: self.server.end(self.request),
         )
         if not self.server.instance.admit(session):
             self._refuse()
@@ -172,24 +190,6 @@ class Connection(socketserver.BaseRequestHandler):
         self.request.settimeout(1.0)
         with contextlib.suppress(OSError):
             self.request.sendall(encode_error(TOO_MANY_CLIENTS))
-
-    def finish(self) -> None:
-        self.server.remove(self)
-        self.ended.set()
-
-    def stop_receiving(self) -> None:
-        """Have the conversation end once what has been received is answered. Any thread may call it."""
-        self._shut_down(socket.SHUT_RD)
-
-    def close(self) -> None:
-        """End the connection now. Any thread may call it, at any time."""
-        self._shut_down(socket.SHUT_RDWR)
-
-    def _shut_down(self, how: int) -> None:
-        # The socket itself is closed by its own thread only: closed here, its number could
-        # belong to another connection by the time that thread uses it.
-        with contextlib.suppress(OSError):  # it may have ended already
-            self.request.shutdown(how)
 
 
 def _format_address(address: tuple[object, ...]) -> str:

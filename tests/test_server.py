@@ -65,8 +65,8 @@ class ServerTest(unittest.TestCase):
     def test_replies_are_not_held_back_to_be_sent_together(self) -> None:
         with running_server() as service, Wire(service.server.port) as wire:
             wire.ask(PING, 7)
-            (connection,) = service.server._open_connections()
-            nodelay = connection.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            (connection,) = service.server._connections
+            nodelay = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             self.assertTrue(nodelay)
 
     def test_more_than_max_clients_are_refused_until_one_leaves(self) -> None:
@@ -104,9 +104,8 @@ class ServerTest(unittest.TestCase):
                     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 wire.socket.sendall(b"WATCH k\r\nMULTI\r\nSET a")
                 wire.socket.close()
-            self.wait_for_clients(service.instance, 0)
-            for connection in service.server._open_connections():
-                connection.ended.wait(10)
+            self.assertTrue(service.server.wait_until_empty(10))
+            self.assertEqual(service.instance.sessions(), [])
             service.store.check()
             self.assertEqual(service.instance.connections_received, 100)
             for thread in threading.enumerate():
@@ -173,7 +172,7 @@ class StopTest(unittest.TestCase):
             wire.ask(PING, 7)
             wire.socket.sendall(b"GET big\r\n" * 100)
             service.server.stop(grace=0.05)
-            self.assertEqual(service.server._open_connections(), [])
+            self.assertTrue(service.server.wait_until_empty(0))
 
     def test_the_port_is_free_afterwards(self) -> None:
         with running_server() as service:
@@ -241,8 +240,7 @@ class TroubleTest(unittest.TestCase):
                 # It may hang up on us before it has taken everything.
                 with Wire(service.server.port) as wire, contextlib.suppress(OSError):
                     wire.socket.sendall(garbage)
-            for connection in service.server._open_connections():
-                connection.ended.wait(10)
+            self.assertTrue(service.server.wait_until_empty(10))
             with Wire(service.server.port) as wire:
                 self.assertEqual(wire.ask(PING, 7), PONG)
             service.store.check()
