@@ -23,7 +23,9 @@ class Deadlines(Generic[K]):
         self.expires_at: dict[K, float] = {}
         """The deadline of each key that has one. Readers may look; changes go through set()."""
         self._buckets: dict[int, set[K]] = {}  # second -> keys that expire within it
-        self._seconds: list[int] = []  # heap of the seconds that have a bucket
+        # Heap of the seconds that have a bucket, and of some whose bucket has been emptied: a
+        # heap gives up only its first element cheaply, so those are cleared out in bulk.
+        self._seconds: list[int] = []
         # Keys of the seconds that have begun, earliest first. Replaced deadlines stay in
         # here until their time: each lives for less than a second, so they stay few.
         # The number between breaks ties, because keys need not be comparable.
@@ -41,8 +43,8 @@ class Deadlines(Generic[K]):
 
     def set(self, key: K, expires_at: float) -> None:
         """Give the key this deadline, in place of any earlier one."""
-        self.discard(key)
-        self.expires_at[key] = expires_at
+        self._leave_bucket(key)
+        self.expires_at[key] = expires_at  # a key that is there keeps its place in the order
         second = int(expires_at)
         if second < self._begun_until:
             heapq.heappush(self._begun, (expires_at, next(self._ticket), key))
@@ -55,20 +57,31 @@ class Deadlines(Generic[K]):
 
     def discard(self, key: K) -> None:
         """Forget the key's deadline, if it has one."""
-        expires_at = self.expires_at.pop(key, None)
+        self._leave_bucket(key)
+        self.expires_at.pop(key, None)
+
+    def _leave_bucket(self, key: K) -> None:
+        expires_at = self.expires_at.get(key)
         if expires_at is None:
             return
-        bucket = self._buckets.get(int(expires_at))
-        if bucket is not None:
-            bucket.discard(key)  # an emptied bucket goes when its second comes: see _begin()
+        second = int(expires_at)
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            return
+        bucket.discard(key)
+        if not bucket:
+            del self._buckets[second]
+            if len(self._seconds) > 2 * len(self._buckets) + 100:
+                self._seconds = list(self._buckets)
+                heapq.heapify(self._seconds)
 
     def earliest(self) -> float | None:
         """A moment before which no key expires, or None if no key ever does.
 
-        It may be early (by less than a second, or by a bucket that has been emptied), never late.
+        It may be early by less than a second, never late.
         """
-        while self._seconds and not self._buckets[self._seconds[0]]:
-            del self._buckets[heapq.heappop(self._seconds)]
+        while self._seconds and self._seconds[0] not in self._buckets:
+            heapq.heappop(self._seconds)
         begun = self._begun[0][0] if self._begun else None
         bucket = self._seconds[0] if self._seconds else None
         if begun is None or bucket is None:
@@ -95,14 +108,15 @@ class Deadlines(Generic[K]):
         """Move up to `limit` keys of the seconds that have begun from their buckets to the heap."""
         while self._seconds and self._seconds[0] <= now and limit > 0:
             second = self._seconds[0]
-            bucket = self._buckets[second]
+            bucket = self._buckets.get(second, set())
             while bucket and limit > 0:
                 key = bucket.pop()
                 heapq.heappush(self._begun, (self.expires_at[key], next(self._ticket), key))
                 limit -= 1
             if bucket:
                 return  # the rest is for the next call
-            del self._buckets[heapq.heappop(self._seconds)]
+            heapq.heappop(self._seconds)
+            self._buckets.pop(second, None)
             self._begun_until = max(self._begun_until, second + 1)
 
     def check(self) -> None:
@@ -117,4 +131,5 @@ class Deadlines(Generic[K]):
             key for expires_at, _, key in self._begun if self.expires_at.get(key) == expires_at
         }
         assert waiting | begun == self.expires_at.keys(), "a deadline waits nowhere"
-        assert sorted(self._seconds) == sorted(self._buckets), "the heap of seconds differs"
+        assert all(self._buckets.values()), "an empty bucket is kept"
+        assert set(self._seconds) >= self._buckets.keys(), "a bucket that would never be looked at"

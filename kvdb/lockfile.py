@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -34,13 +35,15 @@ class LockFile:
                     return
             except FileNotFoundError:
                 pass  # whoever held it has just removed it: take the next one
-            except OSError:
+            except OSError as error:
                 os.close(self._descriptor)
-                raise AlreadyLocked from None
+                if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    raise AlreadyLocked from None
+                raise
             os.close(self._descriptor)
 
     def release(self) -> None:
-        """Remove the file, and with it the lock."""
+        """Remove the file, and with it the lock. Once only: then it may be another's."""
         if sys.platform == "win32":  # an open file cannot be removed there
             os.close(self._descriptor)
             with contextlib.suppress(OSError):

@@ -24,13 +24,13 @@ class _Scan(NamedTuple):
 
 
 class Scans:
-    """Unfinished scans by number, oldest first. Not thread-safe: the store's lock guards it."""
+    """Unfinished scans by number, the least recently continued first. Not thread-safe: the store's lock guards it."""
 
     def __init__(self) -> None:
         self._scans: OrderedDict[int, _Scan] = OrderedDict()
         # Numbered from a random start, so that a cursor from before a restart is refused
         # instead of continuing somebody else's scan.
-        self._last = self._last_forgotten = secrets.randbelow(1 << 30)
+        self._first = self._last = self._last_forgotten = secrets.randbelow(1 << 30)
 
     def begin(self, db: int, insertions: int, list_keys: Callable[[int], list[Key]]) -> int:
         """Return the cursor of a new scan of a database.
@@ -38,19 +38,24 @@ class Scans:
         `insertions` is how often a key has come into being: while it stays the same, scans
         share one list.
         """
-        newest = next(reversed(self._scans.values()), None)
+        newest = self._scans.get(self._last)
         if newest and (newest.db, newest.insertions) == (db, insertions):
             keys = newest.keys
         else:
             keys = list_keys(db)
         self._last += 1
         self._scans[self._last] = _Scan(db, insertions, keys)
-        kept = sum(len(scan.keys) for scan in self._scans.values())
-        while len(self._scans) > 1 and (kept > MAX_KEYS or len(self._scans) > MAX_SCANS):
-            kept -= len(self._scans.popitem(last=False)[1].keys)
+        while len(self._scans) > 1 and (
+            len(self._scans) > MAX_SCANS or self._kept_keys() > MAX_KEYS
+        ):
+            self._scans.popitem(last=False)
         return self._last * _POSITIONS
 
-    def continue_(self, cursor: int, count: int) -> tuple[int, list[Key]]:
+    def _kept_keys(self) -> int:
+        lists = {id(scan.keys): len(scan.keys) for scan in self._scans.values()}
+        return sum(lists.values())
+
+    def continue_(self, cursor: int, count: int, db: int) -> tuple[int, list[Key]]:
         """Return the next cursor (0: the scan has ended) and the keys at this one.
 
         Raises CommandError if the cursor belongs to no scan that is remembered.
@@ -58,9 +63,12 @@ class Scans:
         number, position = divmod(cursor, _POSITIONS)
         scan = self._scans.get(number)
         if scan is None:
-            if 0 < number <= self._last_forgotten:
+            if self._first < number <= self._last_forgotten:
                 return 0, []  # a flush took all that was left of it
             raise CommandError(INVALID_CURSOR)
+        if scan.db != db:
+            raise CommandError(INVALID_CURSOR)
+        self._scans.move_to_end(number)
         end = position + count
         if end < len(scan.keys):
             return number * _POSITIONS + end, scan.keys[position:end]

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+
+from kvdb.entry import (
+    CLIENT_FLAGS_COST,
+    DEADLINE_COST,
+    VERSION_COST,
+    EvictionPolicy,
+    Key,
+    entry_cost,
+)
+from kvdb.errors import EntryTooLarge, OutOfMemory
+from kvdb.store import Store
+from tests.store_case import COST, StoreCase, contents
+
+LARGE = b"x" * 100  # more than `1` costs
+
+
+class LeastRecentlyUsedTest(StoreCase):
+    def test_exactly_as_many_entries_stay_as_the_budget_holds(self) -> None:
+        self.limit(3)
+        self.fill(b"a", b"b", b"c")
+        self.assertEqual((self.store.used_bytes, self.store.evicted_keys), (3 * COST, 0))
+        self.fill(b"d")
+        self.assertEqual(self.there(), {b"b", b"c", b"d"})
+        self.assertEqual(self.store.evicted_keys, 1)
+
+    def test_one_byte_less_than_needed_evicts_one_more(self) -> None:
+        self.limit(3, more=-1)
+        self.fill(b"a", b"b", b"c")
+        self.assertEqual(self.there(), {b"b", b"c"})
+
+    def test_a_large_entry_evicts_as_many_old_ones_as_it_needs(self) -> None:
+        self.limit(6)
+        self.fill(b"a", b"b", b"c", b"d", b"e", b"f")
+        large = b"x" * COST  # costs more than one entry and less than two more
+        self.assertGreater(entry_cost(b"x", large), COST)
+        self.assertLessEqual(entry_cost(b"x", large), 2 * COST)
+        self.store.set(b"x", large)
+        self.assertEqual(self.there(), {b"c", b"d", b"e", b"f", b"x"})
+
+    def test_what_counts_as_use_and_what_does_not(self) -> None:
+        uses: dict[str, Callable[[], object]] = {
+            "get": lambda: self.store.get(b"a"),
+            "get_many": lambda: self.store.get_many([b"a"]),
+            "touch": lambda: self.store.touch(b"a"),
+            "set": lambda: self.fill(b"a"),
+            "set_many": lambda: self.store.set_many({b"a": b"1"}),
+            "update": lambda: self.store.update(b"a", lambda old: b"1"),
+        }
+        looks: dict[str, Callable[[], object]] = {
+            "entry": lambda: self.store.entry(b"a"),
+            "exists": lambda: self.store.exists(b"a"),
+            "keys": lambda: self.store.keys(),
+            "scan": lambda: self.store.scan(0, 10),
+            "dump": lambda: self.store.dump(),
+            "sizes": lambda: self.store.sizes(),
+            "random_key": lambda: self.store.random_key(),
+            "version": lambda: self.store.version(b"a"),
+        }
+        for name, operation in (uses | looks).items():
+            with self.subTest(name):
+                self.store = Store(0, clock=self.clock)
+                self.fill(b"a", b"b", b"c")
+                operation()
+                first = b"b" if name in uses else b"a"
+                self.assertEqual(self.evict_all()[0], first)
+
+    def test_without_touching_reads_and_writes_keep_the_order(self) -> None:
+        self.fill(b"a", b"b", b"c")
+        with self.store.without_touching():
+            self.store.get(b"a")
+            self.fill(b"a")
+            self.store.update(b"b", lambda old: b"1")
+            self.fill(b"new")
+        self.assertEqual(self.evict_all(), [b"a", b"b", b"c", b"new"])
+
+    def test_without_touching_a_touch_counts_nevertheless(self) -> None:
+        self.fill(b"a", b"b")
+        with self.store.without_touching():
+            self.store.touch(b"a")
+        self.assertEqual(self.evict_all(), [b"b", b"a"])
+
+    def test_touching_goes_on_after_the_block_even_if_it_raises(self) -> None:
+        self.fill(b"a", b"b")
+        with contextlib.suppress(ValueError), self.store.without_touching():
+            raise ValueError
+        self.store.get(b"a")
+        self.assertEqual(self.evict_all(), [b"b", b"a"])
+
+    def test_all_databases_share_one_order_of_use(self) -> None:
+        keys: list[Key] = [b"a", (1, b"a"), (15, b"a"), b"b"]
+        self.fill(*keys)
+        self.store.get((1, b"a"))
+        self.assertEqual(self.evict_all(), [b"a", (15, b"a"), b"b", (1, b"a")])
+
+    def test_a_renamed_key_is_the_youngest(self) -> None:
+        self.fill(b"a", b"b", b"c")
+        self.store.rename(b"a", b"b")
+        self.assertEqual(self.evict_all(), [b"c", b"b"])
+
+    def test_eviction_follows_a_plain_list_in_order_of_use(self) -> None:
+        seed = random.randrange(2**32)
+        chance = random.Random(seed)
+        self.limit(40)
+        order: list[bytes] = []
+        sizes: dict[bytes, int] = {}
+        with self.subTest(seed=seed):
+            for _ in range(3_000):
+                key = b"%d" % chance.randrange(60)
+                if chance.random() < 0.5:
+                    used = self.store.get(key) is not None
+                    self.assertEqual(used, key in order)
+                else:
+                    value = b"x" * chance.randrange(500)
+                    self.store.set(key, value)
+                    used, sizes[key] = True, entry_cost(key, value)
+                if used:
+                    order = [each for each in order if each != key] + [key]
+                while sum(sizes[each] for each in order) > 40 * COST:
+                    order.pop(0)
+                self.assertEqual(self.store.used_bytes, sum(sizes[each] for each in order))
+            self.assertEqual(self.evict_all(), order)
+
+
+class BudgetTest(StoreCase):
+    def test_an_entry_larger_than_the_budget_is_refused_and_nothing_evicted(self) -> None:
+        self.limit(3)
+        self.fill(b"a", b"b", b"c")
+        before = contents(self.store), self.store.changes
+        too_large = b"x" * 3 * COST
+        for name, write in {
+            "set": lambda: self.store.set(b"a", too_large),
+            "set_many": lambda: self.store.set_many({b"d": b"1", b"e": too_large}),
+            "update": lambda: self.store.update(b"a", lambda old: too_large),
+            "rename": lambda: self.store.rename(b"a", too_large),
+        }.items():
+            with self.subTest(name):
+                with self.assertRaises(EntryTooLarge):
+                    write()
+                self.assertEqual((contents(self.store), self.store.changes), before)
+
+    def test_an_entry_of_exactly_the_budget_is_stored(self) -> None:
+        self.fill(b"a", b"b")
+        self.store.max_bytes = entry_cost(b"k", LARGE) + DEADLINE_COST + CLIENT_FLAGS_COST
+        self.store.set(b"k", LARGE, expires_at=self.soon(), client_flags=7)
+        self.assertEqual(self.there(), {b"k"})
+        self.assertEqual(self.store.used_bytes, self.store.max_bytes)
+        with self.assertRaises(EntryTooLarge):
+            self.store.set(b"kk", LARGE + b"x" * 16, expires_at=self.soon(), client_flags=7)
+        self.assertEqual(self.there(), {b"k"})
+
+    def test_set_many_that_do_not_fit_together_are_all_refused(self) -> None:
+        self.limit(3)
+        self.fill(b"a")
+        with self.assertRaises(EntryTooLarge):
+            self.store.set_many({b"%d" % number: b"1" for number in range(4)})
+        self.assertEqual(self.there(), {b"a"})
+        self.store.set_many({b"%d" % number: b"1" for number in range(3)})
+        self.assertEqual(self.there(), {b"0", b"1", b"2"})
+
+    def test_set_many_does_not_evict_what_it_writes(self) -> None:
+        self.limit(3)
+        self.fill(b"a", b"b", b"c")
+        self.store.set_many({b"a": b"2", b"d": b"2"})
+        self.assertEqual(self.there(), {b"a", b"c", b"d"})
+
+    def test_deadlines_flags_and_versions_are_part_of_the_budget(self) -> None:
+        self.fill(b"a")
+        self.store.set(b"a", b"1", expires_at=self.soon())
+        self.assertEqual(self.store.used_bytes, COST + DEADLINE_COST)
+        self.store.set(b"a", b"1", client_flags=7)
+        self.assertEqual(self.store.used_bytes, COST + CLIENT_FLAGS_COST)
+        self.fill(b"a")
+        self.store.version(b"a")
+        self.assertEqual(self.store.used_bytes, COST + VERSION_COST)
+        self.fill(b"a")
+        self.assertEqual(self.store.used_bytes, COST)
+
+    def test_side_costs_evict_the_oldest_others(self) -> None:
+        for name, write in {
+            "set": lambda: self.store.set(b"a", b"1", expires_at=self.soon()),
+            "set_deadline": lambda: self.store.set_deadline(b"a", self.soon()),
+            "version": lambda: self.store.version(b"a"),
+        }.items():
+            with self.subTest(name):
+                self.store = Store(3 * COST, clock=self.clock)
+                self.fill(b"a", b"b", b"c")
+                write()
+                self.assertEqual(self.there(), {b"a", b"c"})
+                self.store.check()
+
+    def test_what_needs_no_more_bytes_evicts_nobody(self) -> None:
+        for name, write in {
+            "set": lambda: self.store.set(b"a", b"2", expires_at=self.soon(), client_flags=8),
+            "set without them": lambda: self.store.set(b"a", LARGE),
+            "set_many": lambda: self.store.set_many({b"a": LARGE}),
+            "update": lambda: self.store.update(b"a", lambda old: b"2"),
+            "set_deadline": lambda: self.store.set_deadline(b"a", self.soon(20)),
+            "rename": lambda: self.store.rename(b"a", b"d"),
+        }.items():
+            with self.subTest(name):
+                self.store = Store(0, clock=self.clock)
+                self.store.set(b"a", b"1", expires_at=self.soon(), client_flags=7)
+                self.fill(b"b", b"c")
+                self.store.max_bytes = self.store.used_bytes
+                write()
+                self.assertEqual(self.store.evicted_keys, 0)
+                self.store.check()
+
+    def test_an_entry_that_its_side_costs_make_too_large_is_refused(self) -> None:
+        """Whatever is asked of a key that fills the budget, the budget holds and others stay."""
+        value = b"x" * 3 * COST
+        longer = value + b"x" * 32
+        for name, write in {
+            "update": lambda: self.store.update(b"a", lambda old: longer),
+            "rename": lambda: self.store.rename(b"a", b"k" * 40),
+        }.items():
+            with self.subTest(name):
+                self.store = Store(0, clock=self.clock)
+                self.store.set(b"a", value, expires_at=self.soon())
+                self.store.max_bytes = self.store.used_bytes
+                with self.assertRaises(EntryTooLarge):
+                    write()
+                self.assertEqual(self.there(), {b"a"})
+                self.store.check()
+
+    def test_a_lone_entry_may_get_a_deadline_or_a_version_beyond_the_budget(self) -> None:
+        self.store = Store(COST, clock=self.clock)
+        self.fill(b"a")
+        self.assertTrue(self.store.set_deadline(b"a", self.soon()))
+        self.assertTrue(self.store.version(b"a"))
+        self.assertEqual(self.there(), {b"a"})
+
+    def test_a_smaller_budget_evicts_at_once(self) -> None:
+        keys = [b"%04d" % number for number in range(1_000)]
+        self.fill(*keys)
+        self.store.max_bytes = 100 * entry_cost(keys[0], b"1")
+        self.assertEqual(self.there(), set(keys[900:]))
+        self.assertEqual(self.store.evicted_keys, 900)
+
+
+class PolicyTest(StoreCase):
+    def set_policy(self, policy: EvictionPolicy) -> None:
+        self.store.policy = policy
+        self.assertIs(self.store.policy, policy)
+
+    def fill_volatile(self, *keys: bytes) -> None:
+        for key in keys:
+            self.store.set(key, b"1", expires_at=self.soon())
+
+    def test_noeviction_refuses_what_does_not_fit(self) -> None:
+        self.set_policy(EvictionPolicy.NOEVICTION)
+        self.limit(2)
+        self.fill(b"a", b"b")
+        before = contents(self.store)
+        for write in (
+            lambda: self.fill(b"c"),
+            lambda: self.store.set_many({b"a": b"2", b"c": b"2"}),
+            lambda: self.store.update(b"a", lambda old: LARGE),
+        ):
+            with self.assertRaises(OutOfMemory):
+                write()
+            self.assertEqual(contents(self.store), before)
+        self.store.set(b"a", b"2")  # no larger than before
+        self.store.delete(b"b")
+        self.fill(b"c")
+        self.assertEqual(self.there(), {b"a", b"c"})
+
+    def test_noeviction_allows_to_write_again_what_is_as_large_as_before(self) -> None:
+        self.set_policy(EvictionPolicy.NOEVICTION)
+        self.fill_volatile(b"a")
+        self.store.max_bytes = self.store.used_bytes
+        self.store.set(b"a", b"2", expires_at=self.soon(20))
+        self.assertEqual(self.store.get(b"a"), b"2")
+
+    def test_a_smaller_budget_evicts_nothing_under_noeviction(self) -> None:
+        self.set_policy(EvictionPolicy.NOEVICTION)
+        self.fill(b"a", b"b", b"c")
+        self.limit(1)
+        self.assertEqual(self.there(), {b"a", b"b", b"c"})
+        with self.assertRaises(OutOfMemory):
+            self.fill(b"d")
+
+    def test_a_policy_that_may_evict_brings_the_store_within_its_budget(self) -> None:
+        self.set_policy(EvictionPolicy.NOEVICTION)
+        self.fill(b"a", b"b", b"c")
+        self.limit(1)
+        self.set_policy(EvictionPolicy.ALLKEYS_LRU)
+        self.assertEqual(self.there(), {b"c"})
+
+    def test_volatile_lru_evicts_only_keys_with_a_deadline(self) -> None:
+        self.set_policy(EvictionPolicy.VOLATILE_LRU)
+        self.limit(4, more=2 * DEADLINE_COST)
+        self.fill(b"a", b"b")
+        self.fill_volatile(b"c", b"d")
+        self.store.get(b"c")
+        self.fill(b"e")
+        self.assertEqual(self.there(), {b"a", b"b", b"c", b"e"})
+        self.fill(b"f")
+        self.assertEqual(self.there(), {b"a", b"b", b"e", b"f"})
+        self.fill(b"g")  # in the room of the deadlines
+        with self.assertRaises(OutOfMemory):
+            self.fill(b"h")
+
+    def test_volatile_lru_knows_the_order_of_use_from_before_it_was_chosen(self) -> None:
+        self.fill_volatile(b"a", b"b", b"c")
+        self.fill(b"never")
+        self.store.get(b"a")
+        self.set_policy(EvictionPolicy.VOLATILE_LRU)
+        self.store.touch(b"b")
+        self.assertEqual(self.evict_all(), [b"c", b"a", b"b"])
+        self.assertEqual(self.there(), {b"never"})
+        self.set_policy(EvictionPolicy.ALLKEYS_LRU)
+        self.store.max_bytes = 0
+
+    def test_both_lru_policies_agree_on_the_order_of_use(self) -> None:
+        uses: dict[str, Callable[[], object]] = {
+            "get": lambda: self.store.get(b"a"),
+            "touch": lambda: self.store.touch(b"a"),
+            "set": lambda: self.fill_volatile(b"a"),
+            "update": lambda: self.store.update(b"a", lambda old: b"2"),
+            "set_deadline": lambda: self.store.set_deadline(b"a", self.soon(20)),
+            "flush": lambda: (self.store.flush(), self.fill_volatile(b"c", b"a")),
+            "rename": lambda: self.store.rename(b"a", b"d"),
+        }
+        for touching in (True, False):
+            for name, use in uses.items():
+                orders = []
+                for policy in (EvictionPolicy.ALLKEYS_LRU, EvictionPolicy.VOLATILE_LRU):
+                    self.store = Store(0, clock=self.clock)
+                    self.set_policy(policy)
+                    self.fill(b"plain")
+                    self.fill_volatile(b"a", b"b", b"c")
+                    with contextlib.ExitStack() as stack:
+                        if not touching:
+                            stack.enter_context(self.store.without_touching())
+                        use()
+                    volatile = self.store.dump().expires_at
+                    orders.append([key for key in self.evict_all() if key in volatile])
+                with self.subTest(name, touching=touching):
+                    self.assertEqual(*orders)

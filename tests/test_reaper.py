@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import threading
+import time
+import unittest
+from collections.abc import Callable, Sequence
+
+from kvdb.entry import Change, Flush, Key
+from kvdb.reaper import Reaper
+from kvdb.store import Store
+from tests.support import ManualClock
+
+DEADLINE = 10.0  # seconds within which what is waited for happens, or the test fails
+FAR = 3600.0
+
+
+class WatchedStore(Store):
+    """Tells when the reaper has asked how long it may sleep, and when keys are gone."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(0, clock=clock)
+        self.asked = threading.Event()
+        self.gone: list[Key] = []
+        self.expected = 1
+        self.all_gone = threading.Event()
+        self.add_listener(self.listen)
+
+    def seconds_to_next_deadline(self) -> float | None:
+        wait = super().seconds_to_next_deadline()
+        self.asked.set()
+        return wait
+
+    def listen(self, facts: Sequence[Change | Flush]) -> None:
+        self.gone += [fact.key for fact in facts if isinstance(fact, Change) and not fact.entry]
+        if len(self.gone) >= self.expected:
+            self.all_gone.set()
+
+
+class ReaperTest(unittest.TestCase):
+    def start(self, clock: Callable[[], float]) -> WatchedStore:
+        """Return a store whose reaper sleeps, because a first key expires in an hour."""
+        store = WatchedStore(clock)
+        store.set(b"far", b"v", expires_at=clock() + FAR)
+        self.reaper = Reaper(store)
+        self.addCleanup(self.reaper.stop)
+        self.reaper.start()
+        self.assertTrue(store.asked.wait(DEADLINE))
+        return store
+
+    def assert_reaped(self, store: WatchedStore, *keys: Key) -> None:
+        self.assertTrue(store.all_gone.wait(DEADLINE), "nobody was reaped")
+        self.assertCountEqual(store.gone, keys)
+        self.assertEqual(store.expired_keys, len(keys))
+        store.check()
+
+    def test_a_key_that_nobody_asks_for_goes_when_its_time_has_come(self) -> None:
+        store = self.start(time.time)
+        expires_at = time.time() + 0.02
+        store.set(b"near", b"v", expires_at=expires_at)
+        self.assert_reaped(store, b"near")
+        self.assertGreaterEqual(time.time(), expires_at)
+
+    def test_an_earlier_deadline_wakes_the_reaper(self) -> None:
+        clock = ManualClock()
+        store = self.start(clock)
+        store.set(b"near", b"v", expires_at=clock.now)
+        self.assert_reaped(store, b"near")
+
+    def test_the_first_deadline_wakes_a_reaper_that_had_none(self) -> None:
+        clock = ManualClock()
+        store = WatchedStore(clock)
+        reaper = Reaper(store)
+        self.addCleanup(reaper.stop)
+        reaper.start()
+        self.assertTrue(store.asked.wait(DEADLINE))
+        store.set((3, b"k"), b"v")
+        with store.atomic():  # the clock moves before the reaper can look at it
+            store.set_deadline((3, b"k"), clock.now + FAR)
+            clock.now += FAR
+        self.assert_reaped(store, (3, b"k"))
+
+    def test_one_wake_reaps_all_that_is_due(self) -> None:
+        clock = ManualClock()
+        store = self.start(clock)
+        keys = [b"%d" % number for number in range(1_000)]
+        store.expected = len(keys)
+        with store.atomic():
+            for key in keys:
+                store.set(key, b"v", expires_at=clock.now)
+        self.assert_reaped(store, *keys)
+
+    def test_stop_does_not_wait_until_all_that_is_due_is_gone(self) -> None:
+        clock = ManualClock()
+        store = self.start(clock)
+        began = threading.Event()
+
+        def hold_up(facts: Sequence[Change | Flush]) -> None:
+            if isinstance(facts[0], Change) and facts[0].entry is None:
+                began.set()
+                while not self.reaper.stopping:
+                    time.sleep(0)
+
+        store.add_listener(hold_up)
+        with store.atomic():
+            for number in range(1_000):
+                store.set(b"%d" % number, b"v", expires_at=clock.now)
+        self.assertTrue(began.wait(DEADLINE))
+        self.reaper.stop()
+        self.assertGreater(len(store.gone), 0)
+        self.assertLess(len(store.gone), 1_000)
