@@ -26,6 +26,7 @@ EXEC_WITHOUT_MULTI = "ERR EXEC without MULTI"
 DISCARD_WITHOUT_MULTI = "ERR DISCARD without MULTI"
 NOT_INSIDE_MULTI = "ERR Command not allowed inside a transaction"
 TRANSACTION_ABORTED = "EXECABORT Transaction discarded because of previous errors."
+TRANSACTION_ABORTED_BY = "EXECABORT Transaction discarded because of: "
 NOT_AUTHENTICATED = "NOAUTH Authentication required."
 HELLO_NOT_AUTHENTICATED = (
     "NOAUTH HELLO must be called with the client already authenticated, otherwise the "

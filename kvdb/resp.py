@@ -184,7 +184,7 @@ def encode_reply(reply: Reply, version: int = 2) -> bytes:
 
 def encode_error(text: str) -> bytes:
     """Put an error into bytes. Line ends would let its text pass for another reply: no more."""
-    return b"-%b\r\n" % text.translate(_ONE_LINE).encode("utf-8", "replace")
+    return b"-%b\r\n" % text.translate(_ONE_LINE).encode("utf-8", "surrogateescape")
 
 
 _ONE_LINE = {ord("\r"): " ", ord("\n"): " "}

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 import kvdb
-import kvdb.commands  # noqa: F401  (fills the command table)
+import kvdb.commands
 from kvdb.cli import parse_config
 from kvdb.commands.introspection import GROUPS
 from kvdb.commands.table import TABLE, every_command

@@ -277,8 +277,9 @@ class EncodingReplies(unittest.TestCase):
         ):
             self.assertEqual(data, b"-ERR x  +OK  :1 $-1 \r\n")
 
-    def test_an_error_text_that_has_no_utf_8_is_sent_all_the_same(self) -> None:
-        self.assertEqual(encode_error("ERR \ud800 ö"), b"-ERR ? \xc3\xb6\r\n")
+    def test_an_error_text_quotes_the_bytes_that_a_client_sent(self) -> None:
+        text = "ERR " + b"\xff".decode("utf-8", "surrogateescape") + " ö"
+        self.assertEqual(encode_error(text), b"-ERR \xff \xc3\xb6\r\n")
 
 
 class ReadingReplies(unittest.TestCase):

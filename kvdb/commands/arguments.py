@@ -20,6 +20,7 @@ INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_INFINITY = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
 _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
 
 
@@ -47,24 +48,28 @@ def database(text: bytes) -> int:
     return number
 
 
-def decimal_number(text: bytes, message: str = errors.NOT_A_FLOAT) -> Decimal:
-    """Return a finite number, in the range of the long double that Redis computes with."""
-    if len(text) > 5 * 1024 or not _FLOAT.fullmatch(text):
-        raise CommandError(message)
-    number = Decimal(text.decode())
-    if abs(number.adjusted()) > 4932:
-        raise CommandError(message)
-    return number
-
-
-# Redis adds 80-bit long doubles (19 significant digits) and prints 17 decimals.
+# Redis adds 80-bit long doubles (19 significant digits) and prints 17 decimals. We add exactly,
+# within the same range.
+_LARGEST = Decimal("1.18973149535723176502e+4932")
 _FLOAT_CONTEXT = decimal.Context(prec=4932 + 40)
+
+
+def decimal_number(text: bytes) -> Decimal:
+    """Return a finite number, in the range of the long double that Redis computes with."""
+    if _INFINITY.fullmatch(text):
+        raise CommandError(errors.NOT_FINITE)
+    if len(text) > 5 * 1024 or not _FLOAT.fullmatch(text):
+        raise CommandError(errors.NOT_A_FLOAT)
+    number = Decimal(text.decode())
+    if abs(number) > _LARGEST or number.adjusted() < -4951:
+        raise CommandError(errors.NOT_A_FLOAT)
+    return number
 
 
 def add_decimals(number: Decimal, increment: Decimal) -> bytes:
     """Return the sum as Redis prints it: no exponent, 17 decimals at most, no trailing zeros."""
     total = _FLOAT_CONTEXT.add(number, increment)
-    if total.adjusted() > 4932:
+    if abs(total) > _LARGEST:
         raise CommandError(errors.NOT_FINITE)
     text = f"{_FLOAT_CONTEXT.quantize(total, Decimal(1).scaleb(-17)):f}"
     text = text.rstrip("0").rstrip(".")
@@ -72,17 +77,17 @@ def add_decimals(number: Decimal, increment: Decimal) -> bytes:
 
 
 UNITS: Final = {
-    b"EX": (1.0, False),
-    b"PX": (0.001, False),
-    b"EXAT": (1.0, True),
-    b"PXAT": (0.001, True),
+    b"EX": (1000, False),
+    b"PX": (1, False),
+    b"EXAT": (1000, True),
+    b"PXAT": (1, True),
 }
-"""The options that give a deadline: seconds per unit, and whether they count from 1970."""
+"""The options that give a deadline: milliseconds per unit, and whether they count from 1970."""
 
 
 def deadline(
     text: bytes,
-    unit: float,
+    unit: int,
     absolute: bool,
     command: str,
     clock: Callable[[], float],
@@ -93,11 +98,10 @@ def deadline(
     It has the resolution of a millisecond, as in Redis, and the same bounds: as
     milliseconds it must fit into 64 bits and, where `positive`, the number must be above 0.
     """
-    number = integer(text)
-    milliseconds = number * 1000 if unit == 1.0 else number
+    milliseconds = integer(text) * unit
+    too_small = milliseconds < (1 if positive else INT64_MIN)
     if not absolute:
         milliseconds += int(clock() * 1000)
-    too_small = number <= 0 if positive else milliseconds < INT64_MIN
     if too_small or milliseconds > INT64_MAX:
         raise CommandError(f"ERR invalid expire time in '{command}' command")
     return milliseconds / 1000

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from kvdb import errors
 from kvdb.commands.session import Instance, Session
 from kvdb.commands.table import ADMIN, command, container
 from kvdb.entry import DATABASES, EvictionPolicy
@@ -49,10 +50,10 @@ def _bytes(text: str) -> int:
 
 def _number(least: int) -> Callable[[str], object]:
     def check(text: str) -> object:
-        if not re.fullmatch(r"\d{1,9}", text):
+        if not re.fullmatch(r"-?\d{1,18}", text):
             raise ValueError("argument couldn't be parsed into an integer")
-        if int(text) < least:
-            raise ValueError(f"argument must be between {least} and 999999999 inclusive")
+        if not least <= int(text) <= 2**31 - 1:
+            raise ValueError(f"argument must be between {least} and {2**31 - 1} inclusive")
         return int(text)
 
     return check
@@ -69,7 +70,8 @@ def _policy(text: str) -> EvictionPolicy:
 def _save_points(text: str) -> float:
     """Parse `save`: pairs of seconds and changes. We save after the shortest time, if there was any change."""
     words = text.split()
-    if len(words) % 2 or not all(re.fullmatch(r"\d{1,9}", word) for word in words):
+    well_formed = all(re.fullmatch(r"\d{1,9}", word) for word in words)
+    if len(words) % 2 or not well_formed or "0" in words[::2]:
         raise ValueError("Invalid save parameters")
     return float(min((int(seconds) for seconds in words[::2]), default=0))
 
@@ -145,12 +147,15 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     group="server",
 )
 def config_get(session: Session, *patterns: bytes) -> Reply:
-    globs = [compile_glob(pattern.lower()) for pattern in patterns]
-    return {
-        name.encode(): parameter.read(session.instance).encode()
-        for name, parameter in PARAMETERS.items()
-        if any(matches(name.encode()) for matches in globs)
-    }
+    found = {}
+    for pattern in patterns:
+        matches = compile_glob(pattern.lower())
+        for name, parameter in PARAMETERS.items():
+            if matches(name.encode()):
+                # A name that was typed in full comes back as it was typed.
+                shown = pattern if pattern.lower() == name.encode() else name.encode()
+                found[shown] = parameter.read(session.instance).encode()
+    return found
 
 
 @command(
@@ -162,7 +167,7 @@ def config_get(session: Session, *patterns: bytes) -> Reply:
 )
 def config_set(session: Session, *names_and_values: bytes) -> Reply:
     if len(names_and_values) % 2:
-        raise CommandError("ERR wrong number of arguments for 'config|set' command")
+        raise CommandError(errors.SYNTAX)
     changes: list[tuple[Callable[[Instance, object], None], object]] = []
     for given, text in zip(names_and_values[::2], names_and_values[1::2], strict=True):
         name = given.decode("utf-8", "replace").lower()

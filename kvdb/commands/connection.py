@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvdb import errors
 from kvdb.commands.arguments import database, integer, parse_integer
-from kvdb.commands.session import ReplyMode, Session
+from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, ANYONE, AT_ONCE, NONE, NOT_QUEUED, command, container
 from kvdb.errors import CommandError
 from kvdb.replies import NO_REPLY, OK, PONG, Reply, SimpleString, Verbatim
@@ -24,18 +24,21 @@ def echo(session: Session, message: bytes) -> Reply:
 
 
 def _log_in(session: Session, user: bytes, password: bytes) -> None:
+    """Take a password; where none is set, the only user, as in Redis, needs none."""
     if user != b"default" or not session.instance.password_is(password):
         raise CommandError(errors.WRONG_PASSWORD)
     session.authenticated = True
 
 
-@command("AUTH", "[username] password", ANYONE, "Give the password.", group="connection")
+@command(
+    "AUTH", "[username] password", ANYONE, "Give the password.", group="connection", open_ended=True
+)
 def auth(session: Session, *user_and_password: bytes) -> Reply:
     *user, password = user_and_password
-    if session.instance.config.password is None:
-        if user == [b"default"]:
-            return OK  # as in Redis: this user then needs no password
-        raise CommandError(errors.WRONG_PASSWORD if user else errors.NO_PASSWORD_SET)
+    if len(user) > 1:
+        raise CommandError(errors.SYNTAX)
+    if not user and session.instance.config.password is None:
+        raise CommandError(errors.NO_PASSWORD_SET)
     _log_in(session, user[0] if user else b"default", password)
     return OK
 
@@ -59,15 +62,14 @@ def hello(session: Session, *arguments: bytes) -> Reply:
     name = None
     words = list(arguments[1:])
     while words:
-        option = words.pop(0).upper()
+        word = words.pop(0)
+        option = word.upper()
         if option == b"AUTH" and len(words) >= 2:
-            if session.instance.config.password is not None:
-                _log_in(session, words[0], words[1])
-            del words[:2]
+            _log_in(session, words.pop(0), words.pop(0))
         elif option == b"SETNAME" and words:
             name = _client_name(words.pop(0))
         else:
-            shown = option.decode("utf-8", "replace")[:128]
+            shown = word[:128].decode("utf-8", "surrogateescape")
             raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
     if not session.authenticated:
         raise CommandError(errors.HELLO_NOT_AUTHENTICATED)
@@ -91,8 +93,8 @@ def select(session: Session, index: bytes) -> Reply:
     return OK
 
 
-@command("QUIT", "", ANYONE | AT_ONCE, "Close the connection.", group="connection")
-def quit_(session: Session) -> Reply:
+@command("QUIT", "", ANYONE | AT_ONCE, "Close the connection.", group="connection", open_ended=True)
+def quit_(session: Session, *ignored: bytes) -> Reply:
     session.closing = True
     return OK
 
@@ -114,8 +116,13 @@ def reset(session: Session) -> Reply:
 container("CLIENT", "Look at connections and name, change or end them.", group="connection")
 
 
+def _is_plain(text: bytes) -> bool:
+    """Tell whether a name can stand in a line of CLIENT LIST."""
+    return all(33 <= byte <= 126 for byte in text)
+
+
 def _client_name(name: bytes) -> bytes:
-    if any(not 33 <= byte <= 126 for byte in name):
+    if not _is_plain(name):
         raise CommandError(
             "ERR Client names cannot contain spaces, newlines or special characters."
         )
@@ -146,17 +153,15 @@ def client_setname(session: Session, name: bytes) -> Reply:
     group="connection",
 )
 def client_setinfo(session: Session, attribute: bytes, value: bytes) -> Reply:
-    if any(not 33 <= byte <= 126 for byte in value):
-        shown = attribute.decode("utf-8", "replace")[:128].lower()
+    option, shown = attribute.upper(), attribute[:128].decode("utf-8", "surrogateescape")
+    if option not in (b"LIB-NAME", b"LIB-VER"):
+        raise CommandError(f"ERR Unrecognized option '{shown}'")
+    if not _is_plain(value):
         raise CommandError(f"ERR {shown} cannot contain spaces, newlines or special characters.")
-    match attribute.upper():
-        case b"LIB-NAME":
-            session.library_name = value
-        case b"LIB-VER":
-            session.library_version = value
-        case _:
-            shown = attribute.decode("utf-8", "replace")[:128]
-            raise CommandError(f"ERR Unrecognized option '{shown}'")
+    if option == b"LIB-NAME":
+        session.library_name = value
+    else:
+        session.library_version = value
     return OK
 
 
@@ -218,13 +223,6 @@ def _client_type(word: bytes) -> bytes:
     return kind
 
 
-def _client_number(word: bytes) -> int:
-    number = integer(word, "ERR Invalid client ID")
-    if number < 1:
-        raise CommandError("ERR Invalid client ID")
-    return number
-
-
 @command(
     "CLIENT LIST",
     "[TYPE type] [ID client-id ...]",
@@ -240,7 +238,7 @@ def client_list(session: Session, *options: bytes) -> Reply:
             if _client_type(words[0]) != b"NORMAL":
                 sessions = []
         elif option == b"ID" and words:
-            wanted = {_client_number(word) for word in words}
+            wanted = {integer(word, "ERR Invalid client ID") for word in words}
             sessions = [each for each in sessions if each.id in wanted]
         else:
             raise CommandError(errors.SYNTAX)
@@ -315,13 +313,12 @@ def _end(session: Session, chosen: list[Session]) -> None:
 def client_reply(session: Session, mode: bytes) -> Reply:
     match mode.upper():
         case b"ON":
-            session.reply_mode = ReplyMode.ON
+            session.silent = session.skipping = False
             return OK
         case b"OFF":
-            session.reply_mode = ReplyMode.OFF
+            session.silent = True
         case b"SKIP":
-            if session.reply_mode is ReplyMode.ON:
-                session.reply_mode = ReplyMode.SKIP_NEXT
+            session.skip_next = True
         case _:
             raise CommandError(errors.SYNTAX)
     return NO_REPLY

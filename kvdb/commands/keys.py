@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvdb import errors
-from kvdb.commands.arguments import database, deadline, integer
+from kvdb.commands.arguments import INT64_MAX, database, deadline, integer
 from kvdb.commands.session import Session
 from kvdb.commands.table import (
     ALL_KEYS,
@@ -85,14 +85,14 @@ def _expire(
     key: Key,
     time: bytes,
     options: tuple[bytes, ...],
-    unit: float,
+    unit: int,
     absolute: bool,
 ) -> Reply:
+    for option in options:
+        if option.upper() not in (b"NX", b"XX", b"GT", b"LT"):
+            shown = option[:128].decode("utf-8", "surrogateescape")
+            raise CommandError(f"ERR Unsupported option {shown}")
     asked = {option.upper() for option in options}
-    unknown = asked - {b"NX", b"XX", b"GT", b"LT"}
-    if unknown:
-        shown = unknown.pop().decode("utf-8", "replace")[:128]
-        raise CommandError(f"ERR Unsupported option {shown}")
     if b"NX" in asked and len(asked) > 1:
         raise CommandError("ERR NX and XX, GT or LT options at the same time are not compatible")
     if asked >= {b"GT", b"LT"}:
@@ -121,7 +121,7 @@ def _expire(
     keys=FIRST_KEY,
 )
 def expire(session: Session, key: Key, seconds: bytes, *options: bytes) -> Reply:
-    return _expire(session, "expire", key, seconds, options, 1.0, False)
+    return _expire(session, "expire", key, seconds, options, 1000, False)
 
 
 @command(
@@ -133,7 +133,7 @@ def expire(session: Session, key: Key, seconds: bytes, *options: bytes) -> Reply
     keys=FIRST_KEY,
 )
 def pexpire(session: Session, key: Key, milliseconds: bytes, *options: bytes) -> Reply:
-    return _expire(session, "pexpire", key, milliseconds, options, 0.001, False)
+    return _expire(session, "pexpire", key, milliseconds, options, 1, False)
 
 
 @command(
@@ -145,7 +145,7 @@ def pexpire(session: Session, key: Key, milliseconds: bytes, *options: bytes) ->
     keys=FIRST_KEY,
 )
 def expireat(session: Session, key: Key, seconds: bytes, *options: bytes) -> Reply:
-    return _expire(session, "expireat", key, seconds, options, 1.0, True)
+    return _expire(session, "expireat", key, seconds, options, 1000, True)
 
 
 @command(
@@ -157,7 +157,7 @@ def expireat(session: Session, key: Key, seconds: bytes, *options: bytes) -> Rep
     keys=FIRST_KEY,
 )
 def pexpireat(session: Session, key: Key, milliseconds: bytes, *options: bytes) -> Reply:
-    return _expire(session, "pexpireat", key, milliseconds, options, 0.001, True)
+    return _expire(session, "pexpireat", key, milliseconds, options, 1, True)
 
 
 def _expires_at_milliseconds(session: Session, key: Key) -> int:
@@ -165,7 +165,8 @@ def _expires_at_milliseconds(session: Session, key: Key) -> int:
     entry = session.store.entry(key)
     if entry is None:
         return -2
-    return -1 if entry.expires_at is None else round(entry.expires_at * 1000)
+    # A float cannot tell the last numbers before 2**63 apart.
+    return -1 if entry.expires_at is None else min(round(entry.expires_at * 1000), INT64_MAX)
 
 
 @command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import hmac
 import itertools
@@ -129,8 +128,13 @@ class Instance:
     # --- access --------------------------------------------------------------------------
 
     def password_is(self, password: bytes) -> bool:
-        """Tell whether this is the password, in a time that does not depend on the answer."""
-        expected = (self.config.password or "").encode()
+        """Tell whether this is the password, in a time that does not depend on the answer.
+
+        Where no password is set, any will do.
+        """
+        if self.config.password is None:
+            return True
+        expected = self.config.password.encode()
         return hmac.compare_digest(
             hashlib.sha256(password).digest(), hashlib.sha256(expected).digest()
         )
@@ -149,14 +153,6 @@ class Traffic:
 
     def __sub__(self, other: Traffic) -> Traffic:
         return self + Traffic(-other.commands, -other.received, -other.sent)
-
-
-class ReplyMode(enum.Enum):
-    """What CLIENT REPLY has asked for."""
-
-    ON = enum.auto()
-    OFF = enum.auto()
-    SKIP_NEXT = enum.auto()
 
 
 class Transaction:
@@ -201,7 +197,8 @@ class Session:
         self.db = 0
         self.version = 2  # of RESP
         self.name = b""
-        self.reply_mode = ReplyMode.ON
+        # What CLIENT REPLY has asked for: no reply at all, none to this request, none to the next.
+        self.silent = self.skipping = self.skip_next = False
         self.no_touch = self.no_evict = False
 
     def end_transaction(self) -> None:
@@ -218,24 +215,16 @@ class Session:
     def execute(self, request: list[bytes]) -> Reply:
         """Carry out one request and return its reply; a refusal is returned, not raised."""
         self.traffic.commands += 1
-        mode = self.reply_mode
-        return self._unless_silenced(self._execute(request), mode)
+        self.skipping, self.skip_next = self.skip_next, False
+        reply = self._execute(request)
+        return NO_REPLY if self.silent or self.skipping else reply
 
     def refuse(self, error: CommandError) -> Reply:
         """Return the reply to a request that its dialect had to refuse (too long, badly formed)."""
         if self.transaction:
             self.transaction.aborted = True
-        return self._unless_silenced(error, self.reply_mode)
-
-    def _unless_silenced(self, reply: Reply, mode: ReplyMode) -> Reply:
-        """Return the reply, or NO_REPLY if CLIENT REPLY, in `mode` before the request, wants none."""
-        if mode is ReplyMode.ON:
-            return reply
-        if mode is ReplyMode.SKIP_NEXT:
-            if self.reply_mode is mode:
-                self.reply_mode = ReplyMode.ON
-            return NO_REPLY
-        return reply if self.reply_mode is ReplyMode.ON else NO_REPLY
+        self.skipping, self.skip_next = self.skip_next, False
+        return NO_REPLY if self.silent or self.skipping else error
 
     def _execute(self, request: list[bytes]) -> Reply:
         row = None
@@ -260,7 +249,11 @@ class Session:
                 raise CommandError(errors.NOT_AUTHENTICATED)
             if self.transaction and row.not_queued:
                 raise CommandError(errors.NOT_INSIDE_MULTI)
-        except CommandError:
+        except CommandError as error:
+            if request[0].upper() == b"EXEC":  # it ends the transaction, whatever is wrong
+                self.end_transaction()
+                reason = error.text.removeprefix("ERR ")
+                raise CommandError(errors.TRANSACTION_ABORTED_BY + reason) from None
             if self.transaction:
                 self.transaction.aborted = True
             raise

@@ -32,16 +32,18 @@ class _SetOptions:
 
     condition: bytes = b""  # NX or XX
     return_old: bool = False
-    keep_ttl: bool = False
-    persist: bool = False
-    expires_at: float | None = None
+    timing: bytes = b""  # EX, PX, EXAT, PXAT, KEEPTTL or PERSIST
+    number: bytes = b""  # what stands behind the first four
+
+    def expires_at(self, session: Session, command_name: str) -> float | None:
+        """Return the deadline that is asked for, or None."""
+        if self.timing not in UNITS:
+            return None
+        return deadline(self.number, *UNITS[self.timing], command_name, session.store.clock)
 
 
-def _parse_set_options(
-    session: Session, command_name: str, options: tuple[bytes, ...], allowed: set[bytes]
-) -> _SetOptions:
+def _parse_set_options(options: tuple[bytes, ...], allowed: set[bytes]) -> _SetOptions:
     parsed = _SetOptions()
-    timing = None
     words = iter(options)
     for word in words:
         option = word.upper()
@@ -53,20 +55,15 @@ def _parse_set_options(
             parsed.condition = option
         elif option == b"GET":
             parsed.return_old = True
+        elif parsed.timing:
+            raise CommandError(errors.SYNTAX)
         else:
-            if timing is not None:
-                raise CommandError(errors.SYNTAX)
-            timing = option, b""
+            parsed.timing = option
             if option in UNITS:
                 number = next(words, None)
                 if number is None:
                     raise CommandError(errors.SYNTAX)
-                timing = option, number
-    if timing is not None:
-        option, number = timing
-        parsed.keep_ttl, parsed.persist = option == b"KEEPTTL", option == b"PERSIST"
-        if option in UNITS:
-            parsed.expires_at = deadline(number, *UNITS[option], command_name, session.store.clock)
+                parsed.number = number
     return parsed
 
 
@@ -83,16 +80,16 @@ def set_(session: Session, key: Key, value: bytes, *options: bytes) -> Reply:
     if not options:
         session.store.set(key, value)
         return OK
-    asked = _parse_set_options(session, "set", options, {*UNITS, b"NX", b"XX", b"GET", b"KEEPTTL"})
+    asked = _parse_set_options(options, {*UNITS, b"NX", b"XX", b"GET", b"KEEPTTL"})
+    expires_at = asked.expires_at(session, "set")
     with session.store.atomic():
         old = session.store.get(key) if asked.return_old else None
         entry = session.store.entry(key)
-        stored = not (
-            (asked.condition == b"NX" and entry) or (asked.condition == b"XX" and not entry)
-        )
+        stored = not (entry if asked.condition == b"NX" else asked.condition == b"XX" and not entry)
         if stored:
-            kept = entry.expires_at if entry and asked.keep_ttl else None
-            session.store.set(key, value, expires_at=kept or asked.expires_at)
+            if entry and asked.timing == b"KEEPTTL":
+                expires_at = entry.expires_at
+            session.store.set(key, value, expires_at=expires_at)
     if asked.return_old:
         return old
     return OK if stored else None
@@ -115,7 +112,7 @@ def setnx(session: Session, key: Key, value: bytes) -> Reply:
 
 
 def _set_expiring(
-    session: Session, key: Key, value: bytes, name: str, time: bytes, unit: float
+    session: Session, key: Key, value: bytes, name: str, time: bytes, unit: int
 ) -> Reply:
     expires_at = deadline(time, unit, False, name, session.store.clock)
     session.store.set(key, value, expires_at=expires_at)
@@ -131,7 +128,7 @@ def _set_expiring(
     keys=FIRST_KEY,
 )
 def setex(session: Session, key: Key, seconds: bytes, value: bytes) -> Reply:
-    return _set_expiring(session, key, value, "setex", seconds, 1.0)
+    return _set_expiring(session, key, value, "setex", seconds, 1000)
 
 
 @command(
@@ -143,7 +140,7 @@ def setex(session: Session, key: Key, seconds: bytes, value: bytes) -> Reply:
     keys=FIRST_KEY,
 )
 def psetex(session: Session, key: Key, milliseconds: bytes, value: bytes) -> Reply:
-    return _set_expiring(session, key, value, "psetex", milliseconds, 0.001)
+    return _set_expiring(session, key, value, "psetex", milliseconds, 1)
 
 
 @command(
@@ -185,11 +182,14 @@ def getdel(session: Session, key: Key) -> Reply:
     keys=FIRST_KEY,
 )
 def getex(session: Session, key: Key, *options: bytes) -> Reply:
-    asked = _parse_set_options(session, "getex", options, {*UNITS, b"PERSIST"})
+    asked = _parse_set_options(options, {*UNITS, b"PERSIST"})
     with session.store.atomic():
         value = session.store.get(key)
-        if value is not None and (asked.persist or asked.expires_at is not None):
-            session.store.set_deadline(key, asked.expires_at)
+        entry = session.store.entry(key)
+        if entry:  # else, as in Redis, nobody looks at the number
+            expires_at = asked.expires_at(session, "getex")
+            if expires_at or (asked.timing == b"PERSIST" and entry.expires_at):
+                session.store.set_deadline(key, expires_at)
         return value
 
 
@@ -373,6 +373,6 @@ def incrbyfloat(session: Session, key: Key, increment: bytes) -> Reply:
     amount = decimal_number(increment)
 
     def incremented(old: bytes | None) -> bytes:
-        return add_decimals(decimal_number(old or b"0"), amount)
+        return add_decimals(decimal_number(b"0" if old is None else old), amount)
 
     return session.store.update(key, incremented)

@@ -64,6 +64,7 @@ class Command:
     since: str
     keys: tuple[int, int, int]  # first, last and step of the arguments that are keys, as in Redis
     handler: Handler
+    open_ended: bool = False  # more arguments than the usage line shows reach the handler
     arguments: list[Argument] = field(init=False)
     least: int = field(init=False)
     most: int | None = field(init=False)  # None: any number
@@ -74,6 +75,8 @@ class Command:
 
     def __post_init__(self) -> None:
         self.arguments, self.least, self.most = parse_usage(self.usage)
+        if self.open_ended:
+            self.most = None
         # Testing a Flag takes longer than looking up the whole command: once is enough.
         self.anyone = Flag.ANYONE in self.flags
         self.at_once = Flag.AT_ONCE in self.flags
@@ -116,6 +119,7 @@ def command(
     keys: tuple[int, int, int] = NO_KEYS,
     since: str = "0.1.0",
     aliases: tuple[str, ...] = (),
+    open_ended: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare the decorated function as the handler of a command.
 
@@ -125,7 +129,7 @@ def command(
 
     def register(handler: Handler) -> Handler:
         for each in (name, *aliases):
-            row = Command(each, usage, flags, summary, group, since, keys, handler)
+            row = Command(each, usage, flags, summary, group, since, keys, handler, open_ended)
             container, _, subcommand = each.partition(" ")
             rows = TABLE[container.encode()].subcommands if subcommand else TABLE
             key = (subcommand or container).encode()
@@ -143,22 +147,14 @@ def container(name: str, summary: str, *, group: str, handler: Handler | None = 
     Without a subcommand it is refused, unless it has a handler (COMMAND does).
     """
 
-    def refuse(session: Any) -> Reply:
-        raise CommandError(f"ERR wrong number of arguments for '{name.lower()}' command")
+    def refuse(session: Any, *arguments: bytes) -> Reply:
+        raise AssertionError("find() leads to a subcommand")
 
     def show_help(session: Any) -> Reply:
         return help_lines(TABLE[name.encode()])
 
-    TABLE[name.encode()] = Command(
-        name,
-        "[subcommand [argument ...]]",
-        NONE,
-        summary,
-        group,
-        "0.1.0",
-        NO_KEYS,
-        handler or refuse,
-    )
+    usage = "[subcommand [argument ...]]" if handler else "subcommand [argument ...]"
+    command(name, usage, NONE, summary, group=group)(handler or refuse)
     command(f"{name} HELP", "", NONE, f"List the subcommands of {name}.", group=group)(show_help)
 
 
@@ -214,4 +210,4 @@ def _unknown_command(request: list[bytes]) -> CommandError:
 
 def _shown(text: bytes, most: int = 128) -> str:
     """Return what a client sent, cut and on one line, so that it cannot forge a reply."""
-    return text[:most].decode("utf-8", "replace").replace("\r", " ").replace("\n", " ")
+    return text[:most].decode("utf-8", "surrogateescape").replace("\r", " ").replace("\n", " ")

@@ -73,7 +73,8 @@ def _line(response: dict[str, Any]) -> bytes:
 def _message(error: CommandError) -> str:
     if error.text == errors.NOT_AN_INTEGER:
         return "Value is not an integer"  # the challenge's own words
-    return error.text.removeprefix("ERR ")
+    # What a client sent may be quoted in it, and need not be UTF-8.
+    return error.text.removeprefix("ERR ").encode("utf-8", "replace").decode()
 
 
 # --- requests -----------------------------------------------------------------------------
@@ -160,8 +161,7 @@ class _Named:
         if "ttl" not in self:
             self._left.pop("ttl", None)  # null: none
         if self._left:
-            shown = min(self._left)[:128].encode("utf-8", "replace").decode()
-            raise BadRequest(f'{self._command} does not take "{shown}"')
+            raise BadRequest(f'{self._command} does not take "{min(self._left)[:128]}"')
 
 
 def _set(given: _Named) -> list[bytes]:

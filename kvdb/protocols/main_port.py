@@ -14,7 +14,7 @@ from kvdb.commands.session import Session
 from kvdb.errors import CommandError, NotOurProtocol, ProtocolError
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
-from kvdb.resp import MAX_LINE, RequestLimits, RequestParser, encode_error, encode_reply
+from kvdb.resp import MAX_LINE, RequestLimits, RequestParser, encode_reply
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class MainPort:
             return None
         except ProtocolError as error:
             self.closing = True
-            return encode_error(f"ERR Protocol error: {error}")
+            reply = self._session.refuse(CommandError(f"ERR Protocol error: {error}"))
+            return encode_reply(reply)
         self.closing = self._session.closing
         return reply
 
