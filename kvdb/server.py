@@ -174,13 +174,13 @@ class Connection(socketserver.BaseRequestHandler):
         receive, send, now = self.request.recv, self.request.sendall, self.server.instance.monotonic
         while data := receive(_RECEIVE_BYTES):
             session.last_active = now()
-            session.traffic.received += len(data)
+            session.counts["received"] += len(data)
             more = True
             while more:
                 replies = dialect.receive(data)
                 if replies:
                     send(replies)
-                    session.traffic.sent += len(replies)
+                    session.counts["sent"] += len(replies)
                 if dialect.closing:
                     return
                 data, more = b"", dialect.more

@@ -126,8 +126,8 @@ class ServerTest(unittest.TestCase):
             with Wire(service.server.port) as wire:
                 wire.ask(PING * 3, 21)
             self.wait_for_clients(service.instance, 0)
-            traffic = service.instance.traffic()
-            self.assertEqual((traffic.commands, traffic.received, traffic.sent), (3, 18, 21))
+            counts = service.instance.counts()
+            self.assertEqual(counts, {"commands": 3, "received": 18, "sent": 21})
 
 
 class IdleTimeoutTest(unittest.TestCase):

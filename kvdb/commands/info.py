@@ -120,13 +120,13 @@ def _persistence(instance: Instance) -> Fields:
 
 
 def _stats(instance: Instance) -> Fields:
-    store, traffic = instance.store, instance.traffic()
+    store, counts = instance.store, instance.counts()
     return {
         "total_connections_received": instance.connections_received,
-        "total_commands_processed": traffic.commands,
+        "total_commands_processed": counts["commands"],
         "instantaneous_ops_per_sec": round(instance.operations_per_second),
-        "total_net_input_bytes": traffic.received,
-        "total_net_output_bytes": traffic.sent,
+        "total_net_input_bytes": counts["received"],
+        "total_net_output_bytes": counts["sent"],
         "rejected_connections": instance.connections_rejected,
         "sync_full": 0,
         "sync_partial_ok": 0,

@@ -9,6 +9,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -53,8 +54,8 @@ class Instance:
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}
         self._next_id = itertools.count(1)
-        self._ended = Traffic()  # of the sessions that have ended
-        self._before_reset = Traffic()  # what CONFIG RESETSTAT leaves out
+        self._ended: Counter[str] = Counter()  # counts of the sessions that have ended
+        self._before_reset: Counter[str] = Counter()  # what CONFIG RESETSTAT leaves out
         self._operations_sample = (monotonic(), 0)
         self.operations_per_second = 0.0
         self.connections_received = 0
@@ -78,7 +79,7 @@ class Instance:
         session.end_transaction()
         with self._lock:
             if self._sessions.pop(session.id, None):
-                self._ended += session.traffic
+                self._ended.update(session.counts)
 
     def sessions(self) -> list[Session]:
         """Return the sessions that are open now, oldest first."""
@@ -99,27 +100,28 @@ class Instance:
 
     # --- statistics ----------------------------------------------------------------------
 
-    def traffic(self) -> Traffic:
-        """Return what all sessions have sent and received, since the last CONFIG RESETSTAT."""
+    def counts(self) -> Counter[str]:
+        """Return what all sessions have counted, since the last CONFIG RESETSTAT."""
         with self._lock:
-            total = self._ended - self._before_reset
+            total = self._ended.copy()
             for session in self._sessions.values():
-                total += session.traffic
+                total.update(session.counts.copy())  # a copy: its own thread goes on counting
+            total.subtract(self._before_reset)
             return total
 
     def reset_statistics(self) -> None:
         """Start counting anew (CONFIG RESETSTAT)."""
         self.store.reset_statistics()
-        traffic = self.traffic()
+        counts = self.counts()
         with self._lock:
-            self._before_reset += traffic
+            self._before_reset.update(counts)
             self._operations_sample = (self.monotonic(), 0)
             self.connections_received = self.connections_rejected = 0
 
     def housekeeping(self) -> None:
         """One pass of what has to be looked after about every second."""
         self.end_idle_sessions()
-        now, operations = self.monotonic(), self.traffic().commands
+        now, operations = self.monotonic(), self.counts()["commands"]
         with self._lock:
             then, before = self._operations_sample
             self._operations_sample = (now, operations)
@@ -138,21 +140,6 @@ class Instance:
         return hmac.compare_digest(
             hashlib.sha256(password).digest(), hashlib.sha256(expected).digest()
         )
-
-
-class Traffic:
-    """Counters of one session. Only its own thread writes them; sums are a moment old."""
-
-    def __init__(self, commands: int = 0, received: int = 0, sent: int = 0) -> None:
-        self.commands, self.received, self.sent = commands, received, sent
-
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(
-            self.commands + other.commands, self.received + other.received, self.sent + other.sent
-        )
-
-    def __sub__(self, other: Traffic) -> Traffic:
-        return self + Traffic(-other.commands, -other.received, -other.sent)
 
 
 class Transaction:
@@ -181,7 +168,9 @@ class Session:
         self.address, self.local_address = address, local_address
         self.close = close
         self.id = 0  # given by Instance.admit()
-        self.traffic = Traffic()
+        # Commands, bytes received and sent, and what a dialect counts for its statistics. Only
+        # the session's own thread writes here; sums over all sessions are a moment old.
+        self.counts: Counter[str] = Counter()
         self.started_at = self.last_active = instance.monotonic()
         self.last_command = "NULL"
         self.library_name = self.library_version = b""
@@ -214,7 +203,7 @@ class Session:
 
     def execute(self, request: list[bytes]) -> Reply:
         """Carry out one request and return its reply; a refusal is returned, not raised."""
-        self.traffic.commands += 1
+        self.counts["commands"] += 1
         self.skipping, self.skip_next = self.skip_next, False
         reply = self._execute(request)
         return NO_REPLY if self.silent or self.skipping else reply

@@ -7,47 +7,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
-from kvdb.buffer import InputBuffer, LineTooLong
+from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
 from kvdb.errors import CommandError, NotOurProtocol, ProtocolError
+from kvdb.protocols import RequestLoop
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
 from kvdb.resp import MAX_LINE, RequestLimits, RequestParser, encode_reply
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES: Final = 1024 * 1024
-"""Replies that come together before they are sent. See `Dialect.receive`."""
 
-
-class MainPort:
+class MainPort(RequestLoop):
     """One client's conversation on the main port."""
 
     def __init__(self, session: Session) -> None:
-        self.closing = self.more = False
+        super().__init__()
         self._session = session
-        self._buffer = InputBuffer()
         self._resp = RequestParser(self._buffer, RequestLimits())
         self._answer: Callable[[], bytes | None] | None = None  # of a request that is under way
         self._limits_for: tuple[bool, int] | None = None  # what the limits were chosen for
 
-    def receive(self, data: bytes) -> bytes:
-        self._buffer.receive(data)
-        replies: list[bytes] = []
-        size = 0
-        while size < BATCH_BYTES and not self.closing:
-            reply = self._answer_next()
-            if reply is None:
-                break
-            replies.append(reply)
-            size += len(reply)
-        self.more = size >= BATCH_BYTES and not self.closing
-        return b"".join(replies)
-
     def _answer_next(self) -> bytes | None:
-        """Return the reply to the next request, or None until that is whole."""
         try:
             if self._answer is None:
                 first = self._buffer.first_byte()
