@@ -18,10 +18,12 @@ import kvdb
 import kvdb.commands
 from kvdb.commands.config import LOG_LEVELS
 from kvdb.config import MB, Config
+from kvdb.journal import Fsync
 from kvdb.service import CannotStart, Service
 
 log = logging.getLogger(__name__)
 
+FSYNCS = [fsync.value for fsync in Fsync]
 BAD_USAGE = 2
 FAILED_SAVE = 1
 
@@ -51,6 +53,10 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65535:
         raise ValueError
     return number
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 def _positive(text: str) -> int:
@@ -101,6 +107,23 @@ def parse_config(arguments: Sequence[str], environment: dict[str, str]) -> Confi
     add("DATA", Path, default.data, "the file that keeps the data (default: %(default)s)", "DATA")
     add("--host", str, default.host, "address to listen on (default: %(default)s)", "ADDRESS")
     add("--port", _port, default.port, "main port; 0: a free one (default: %(default)s)", "PORT")
+    add("--memcached-port", _port, None, "open a door for memcached clients (usual: 11211)", "PORT")
+    add("--haus-port", _port, None, "open a door for the Haus protocol (usual: 9888)", "PORT")
+    add("--http-port", _port, None, "open a door for HTTP (usual: 8000)", "PORT")
+    add(
+        "--http-hosts",
+        _names,
+        (),
+        "names, beside localhost and addresses, by which browsers may reach the HTTP door",
+        "NAME,NAME",
+    )
+    add(
+        "--fsync",
+        str,
+        default.fsync,
+        f"when the journal is on disk: {', '.join(FSYNCS)} (default: %(default)s)",
+        "WHEN",
+    )
     add(
         "--max-mb",
         _megabytes,
@@ -156,12 +179,17 @@ def parse_config(arguments: Sequence[str], environment: dict[str, str]) -> Confi
 
     if given.log_level.lower() not in LOG_LEVELS:
         parser.error(f"--log-level is one of {', '.join(LOG_LEVELS)}")
-    if not given.in_memory and given.DATA.suffix in (".sqlite", ".db"):
-        parser.error(f"{given.DATA}: this kvdb keeps its data in a .json snapshot only")
+    if given.fsync not in FSYNCS:
+        parser.error(f"--fsync is one of {', '.join(FSYNCS)}")
     config = Config(
         data=None if given.in_memory else given.DATA,
         host=given.host,
         port=given.port,
+        memcached_port=given.memcached_port,
+        haus_port=given.haus_port,
+        http_port=given.http_port,
+        http_hosts=given.http_hosts,
+        fsync=given.fsync,
         max_bytes=given.max_mb,
         snapshot_interval=given.snapshot_interval,
         max_clients=given.max_clients,
@@ -218,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     service.start()
     _greet(service, time.monotonic() - started)
     save = _wait_for_stop(service)
-    log.info("stopping%s", " and saving" if save and service.snapshots else "")
+    log.info("stopping%s", " and saving" if save and service.persistence else "")
     if not service.stop(save):
         return FAILED_SAVE
     log.info("stopped")
@@ -244,7 +272,8 @@ def _wait_for_stop(service: Service) -> bool:
 
 
 def _greet(service: Service, seconds: float) -> None:
-    config, host, port = service.config, service.server.host, service.server.port
+    """Tell where each door is, and how to try it."""
+    config = service.config
     budget = f"{config.max_bytes / MB:g} MB" if config.max_bytes else "no limit of memory"
     if config.data is None:
         kept = "nothing is kept on disk"
@@ -253,13 +282,15 @@ def _greet(service: Service, seconds: float) -> None:
     else:
         kept = f"data in {config.data}"
     log.info("kvdb %s: %s, %s; ready after %.2f s", kvdb.__version__, budget, kept, seconds)
+    host = service.server.host
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    log.info(
-        "listening on %s port %d. Try:  telnet %s %d  then  SET greeting hello  or  HELP",
-        host,
-        port,
-        near,
-        port,
-    )
-    log.info("Redis clients:  redis-cli -h %s -p %d", near, port)
-    log.info('JSON lines:  {"command": "SET", "args": {"key": "foo", "value": "bar"}}')
+    url_host = f"[{near}]" if ":" in near else near
+    tries = {
+        "main": f"telnet {near} {{port}}  then  SET greeting hello  or  HELP;  redis-cli -h {near} -p {{port}}",
+        "memcached": f"telnet {near} {{port}}  then  get greeting;  any memcached client",
+        "haus": f"telnet {near} {{port}}  then  PUT greeting hello",
+        "http": f"http://{url_host}:{{port}}/  in a browser;  curl http://{url_host}:{{port}}/keys/greeting",
+    }
+    for name, door in service.doors.items():
+        text = tries[name].format(port=door.port)
+        log.info("%s door: listening on %s port %d.  Try:  %s", name, host, door.port, text)

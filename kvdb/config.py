@@ -15,7 +15,12 @@ class Config:
     data: Path | None = Path("kvdb.json")  # None: in memory only
     host: str = "127.0.0.1"
     port: int = 4242
+    memcached_port: int | None = None  # None: closed
+    haus_port: int | None = None
+    http_port: int | None = None
     max_bytes: int = 64 * MB  # 0: no limit
+    fsync: str = "everysec"  # of the journal: always, everysec or never
+    http_hosts: tuple[str, ...] = ()  # names, beside localhost, that a Host header may give
     snapshot_interval: float = 60.0  # seconds; 0: only on SAVE and at the end
     max_clients: int = 10_000
     max_value_bytes: int = 16 * MB

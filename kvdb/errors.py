@@ -41,6 +41,7 @@ NO_PASSWORD_SET = (
 UNSUPPORTED_PROTOCOL = "NOPROTO unsupported protocol version"
 TOO_MANY_CLIENTS = "ERR max number of clients reached"
 INTERNAL = "ERR internal error"
+NOT_SAVED = "MISCONF The change was undone, because it cannot be saved: "
 OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
 
 

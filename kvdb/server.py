@@ -16,9 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvdb.commands.session import Instance, Session
-from kvdb.errors import TOO_MANY_CLIENTS
 from kvdb.protocols import Dialect
-from kvdb.resp import encode_error
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ _STOP_POLL = 0.1  # seconds within which the accepting thread notices that it ha
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Server(socketserver.ThreadingTCPServer):
+class Door(socketserver.ThreadingTCPServer):
     """One door: listens on an address from its construction on, serves from start() to stop().
 
     `_changed` guards the set of open connections.
@@ -41,7 +39,11 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = not hasattr(socket, "SO_EXCLUSIVEADDRUSE")
 
     def __init__(
-        self, host: str, port: int, instance: Instance, new_dialect: Callable[[Session], Dialect]
+        self,
+        host: str,
+        port: int,
+        instance: Instance,
+        handler: type[socketserver.BaseRequestHandler],
     ) -> None:
         """Raises OSError if the address cannot be listened on. Port 0 takes a free one."""
         family, _, _, _, address = socket.getaddrinfo(
@@ -49,11 +51,10 @@ class Server(socketserver.ThreadingTCPServer):
         )[0]
         self.address_family = family
         self.instance = instance
-        self.new_dialect = new_dialect
         self._changed = threading.Condition()
         self._connections: set[socket.socket] = set()
         self._accepting: threading.Thread | None = None
-        super().__init__(address, Connection)  # type: ignore[arg-type]
+        super().__init__(address, handler)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6 and self.server_address[0] == "::":
@@ -139,6 +140,23 @@ class Server(socketserver.ThreadingTCPServer):
         log.exception("client %s: internal error, connection ended", client_address)
 
 
+class Server(Door):
+    """A door behind which a dialect is spoken."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        instance: Instance,
+        new_dialect: Callable[[Session], Dialect],
+        full: bytes,
+    ) -> None:
+        """`full` is what a client is told if there are too many. Raises as Door() does."""
+        self.new_dialect = new_dialect
+        self.full = full
+        super().__init__(host, port, instance, Connection)
+
+
 class Connection(socketserver.BaseRequestHandler):
     """One client's connection, on a thread of its own."""
 
@@ -155,8 +173,8 @@ class Connection(socketserver.BaseRequestHandler):
             return  # gone already
         session = Session(
             self.server.instance,
-            _format_address(address),
-            _format_address(local),
+            format_address(address),
+            format_address(local),
             close=lambda: self.server.end(self.request),
         )
         if not self.server.instance.admit(session):
@@ -189,9 +207,10 @@ class Connection(socketserver.BaseRequestHandler):
         """Tell a client that there are too many; do not wait for it to listen."""
         self.request.settimeout(1.0)
         with contextlib.suppress(OSError):
-            self.request.sendall(encode_error(TOO_MANY_CLIENTS))
+            self.request.sendall(self.server.full)
 
 
-def _format_address(address: tuple[object, ...]) -> str:
+def format_address(address: tuple[object, ...]) -> str:
+    """Return address and port as CLIENT LIST has them."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

@@ -1,21 +1,31 @@
-"""A whole server in one process: the store, its door, and what runs beside them."""
+"""A whole server in one process: the store, its doors, and what runs beside them."""
 
 from __future__ import annotations
 
 import gc
 import queue
+from collections.abc import Callable
 from pathlib import Path
 
 import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.commands.session import Instance
 from kvdb.config import Config
+from kvdb.errors import TOO_MANY_CLIENTS
+from kvdb.http.server import HttpServer
+from kvdb.journal import Fsync, Journal
 from kvdb.lockfile import AlreadyLocked, LockFile
 from kvdb.periodic import Periodic
+from kvdb.persistence import PersistenceError
+from kvdb.protocols.haus import Haus
 from kvdb.protocols.main_port import MainPort
+from kvdb.protocols.memcached import Memcached
 from kvdb.reaper import Reaper
-from kvdb.server import Server
-from kvdb.snapshot import SnapshotError, Snapshots, load_snapshot
+from kvdb.resp import encode_error
+from kvdb.server import Door, Server
+from kvdb.snapshot import Snapshots, load_snapshot
 from kvdb.store import Store
+
+JOURNAL_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
 
 class CannotStart(Exception):
@@ -23,89 +33,132 @@ class CannotStart(Exception):
 
 
 class Service:
-    """A whole server: store, doors and what runs beside them. Started once, stopped once."""
+    """A whole server. Started once, stopped once."""
 
     def __init__(self, config: Config) -> None:
-        """Take the lock, open the door, load the data. Raises CannotStart."""
+        """Take the lock, open the doors, load the data. Raises CannotStart."""
         self.config = config
         # put() may be called by a signal handler, whatever this thread is doing: SimpleQueue
         # is the one queue that allows it. What is put tells whether to save at the end.
         self.stop_requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.store = Store(config.max_bytes)
-        self.snapshots: Snapshots | None = None
-        self._lock = self._take_lock(config.data)
+        self.persistence: Snapshots | Journal | None = None
+        self.doors: dict[str, Door] = {}
+        self._threads: list[Periodic] = []
+        self._lock = _take_lock(config.data) if config.data else None
         try:
             if config.data:
-                # A config of its own is read at each look: CONFIG SET save may change it.
-                self.snapshots = Snapshots(
-                    self.store, config.data, lambda: config.snapshot_interval
-                )
-            self.instance = Instance(self.store, config, self.snapshots, self.stop_requests.put)
-            self.server = self._open_door(config)
-            self.loaded = self._load(config.data)
+                self.persistence = self._open_data(config.data)
+            self.instance = Instance(self.store, config, self.persistence, self.stop_requests.put)
+            self._open_doors()
+            self.loaded = self._load()
         except BaseException:
+            for door in self.doors.values():
+                door.server_close()
             self._release_lock()
             raise
-        config.port = self.server.port
-        self._threads: list[Periodic] = [
-            Reaper(self.store),
-            Periodic.every("housekeeping", 1.0, self.instance.housekeeping),
-        ]
-        if self.snapshots:
-            saver = Periodic("snapshot", self.snapshots.save_if_due, self.snapshots.seconds_to_next)
-            self.snapshots.on_request = saver.wake
-            self._threads.append(saver)
+        self._threads.append(Reaper(self.store))
+        self._threads.append(Periodic.every("housekeeping", 1.0, self.instance.housekeeping))
+
+    @property
+    def server(self) -> Door:
+        """The main door."""
+        return self.doors["main"]
 
     def start(self) -> None:
         """Serve from now on."""
         # What is loaded stays: no garbage collection has to walk it again.
         gc.collect()
         gc.freeze()
+        if isinstance(self.persistence, Journal):
+            self.persistence.start()
         for thread in self._threads:
             thread.start()
-        self.server.start()
+        for door in self.doors.values():
+            door.start()
 
     def stop(self, save: bool = True) -> bool:
         """Stop from the outside in; tell whether everything could be saved."""
-        self.server.stop()
+        for door in self.doors.values():
+            door.stop()
         for thread in self._threads:
             thread.stop()
         saved = True
-        if self.snapshots and save:
+        if isinstance(self.persistence, Journal):
+            saved = self.persistence.stop()
+        elif self.persistence and save:
             try:
-                self.snapshots.save_at_end()
-            except SnapshotError:
+                self.persistence.save_at_end()
+            except PersistenceError:
                 saved = False  # logged by the saver
         self._release_lock()
         return saved
-
-    def _take_lock(self, data: Path | None) -> LockFile | None:
-        if data is None:
-            return None
-        try:
-            return LockFile(data)
-        except AlreadyLocked:
-            raise CannotStart(f"{data} is in use by another kvdb server") from None
-        except OSError as error:
-            raise CannotStart(f"cannot keep data in {data}: {error.strerror or error}") from None
 
     def _release_lock(self) -> None:
         if self._lock:
             self._lock.release()
 
-    def _open_door(self, config: Config) -> Server:
-        try:
-            return Server(config.host, config.port, self.instance, MainPort)
-        except OSError as error:
-            raise CannotStart(
-                f"cannot listen on {config.host} port {config.port}: {error.strerror or error}"
-            ) from None
+    def _open_data(self, path: Path) -> Snapshots | Journal:
+        if path.suffix in JOURNAL_SUFFIXES:
+            try:
+                return Journal(self.store, path, Fsync(self.config.fsync))
+            except PersistenceError as error:
+                raise CannotStart(str(error)) from None
+        # Asked again at each look: CONFIG SET save may change it.
+        snapshots = Snapshots(self.store, path, lambda: self.config.snapshot_interval)
+        saver = Periodic("snapshot", snapshots.save_if_due, snapshots.seconds_to_next)
+        snapshots.on_request = saver.wake
+        self._threads.append(saver)
+        return snapshots
 
-    def _load(self, data: Path | None) -> int:
-        if data is None or not data.exists():
-            return 0
+    def _load(self) -> int:
         try:
-            return load_snapshot(data, self.store)
-        except SnapshotError as error:
-            self.server.server_close()
+            if isinstance(self.persistence, Journal):
+                return self.persistence.load()
+            if self.persistence and self.persistence.path.exists():
+                return load_snapshot(self.persistence.path, self.store)
+        except PersistenceError as error:
             raise CannotStart(str(error)) from None
+        return 0
+
+    def _open_doors(self) -> None:
+        config, instance = self.config, self.instance
+        # What each tells a client if there are too many of them is in its own words.
+        resp_full = encode_error(TOO_MANY_CLIENTS)
+        haus_full = b'{"status": "Error", "mesg": "Too many clients!"}\n'
+        openers: dict[str, tuple[int | None, Callable[[int], Door]]] = {
+            "main": (
+                config.port,
+                lambda port: Server(config.host, port, instance, MainPort, resp_full),
+            ),
+            "memcached": (
+                config.memcached_port,
+                lambda port: Server(
+                    config.host, port, instance, Memcached, b"ERROR Too many open connections\r\n"
+                ),
+            ),
+            "haus": (
+                config.haus_port,
+                lambda port: Server(config.host, port, instance, Haus, haus_full),
+            ),
+            "http": (config.http_port, lambda port: HttpServer(config.host, port, instance)),
+        }
+        for name, (port, open_door) in openers.items():
+            if port is None:
+                continue
+            try:
+                door = self.doors[name] = open_door(port)
+            except OSError as error:
+                raise CannotStart(
+                    f"cannot listen on {config.host} port {port}: {error.strerror or error}"
+                ) from None
+            setattr(config, "port" if name == "main" else f"{name}_port", door.port)
+
+
+def _take_lock(data: Path) -> LockFile:
+    try:
+        return LockFile(data)
+    except AlreadyLocked:
+        raise CannotStart(f"{data} is in use by another kvdb server") from None
+    except OSError as error:
+        raise CannotStart(f"cannot keep data in {data}: {error.strerror or error}") from None

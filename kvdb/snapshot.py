@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kvdb.entry import DATABASES, Entry, Key, key_in, split_key
+from kvdb.persistence import PersistenceError, SaveInProgress
 from kvdb.store import Dump, Store
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,6 @@ percentile, against 2.3 ms when idle); slices of 20 with a pause between, 3 ms.
 """
 
 _PROGRESS_EVERY = 1_000_000  # entries loaded between two lines in the log
-
-
-class SnapshotError(Exception):
-    """The snapshot cannot be written or read; the text says why, and what can be done."""
-
-
-class SaveInProgress(Exception):
-    """Another thread is writing the snapshot already."""
 
 
 class Snapshots:
@@ -88,13 +81,21 @@ class Snapshots:
         return self._saving.locked()
 
     def save(self) -> None:
-        """Write the snapshot now. Raises SaveInProgress or SnapshotError."""
+        """Write the snapshot now. Raises SaveInProgress or PersistenceError."""
         if not self._saving.acquire(blocking=False):
             raise SaveInProgress
         try:
             self._save()
         finally:
             self._saving.release()
+
+    def take_step(self) -> int:
+        """No reply waits for a snapshot."""
+        return 0
+
+    def wait_until_durable(self, step: int) -> bool:
+        """No reply waits for a snapshot."""
+        return True
 
     def save_at_end(self) -> None:
         """Write what has not been written yet, after a save under way has ended."""
@@ -136,7 +137,7 @@ class Snapshots:
                 self._next_save = time.monotonic() + interval
         if requested or (due and self.changes_since_save):
             # What goes wrong is logged and kept in last_error; the next pass tries again.
-            with contextlib.suppress(SaveInProgress, SnapshotError):
+            with contextlib.suppress(SaveInProgress, PersistenceError):
                 self.save()
 
     def _save(self) -> None:
@@ -151,7 +152,7 @@ class Snapshots:
                 log.error("snapshot: %s; the file is as before, trying again", reason)
             with self._lock:
                 self.last_error = reason
-            raise SnapshotError(reason) from error
+            raise PersistenceError(reason) from error
         with self._lock:
             recovered, self.last_error = self.last_error is not None, None
             self._saved_changes = changes
@@ -252,7 +253,7 @@ def _sync_folder(folder: Path) -> None:
 def load_snapshot(path: Path, store: Store) -> int:
     """Fill the store from `path`; return the number of entries in the file.
 
-    The file is left untouched, whatever it holds. Raises SnapshotError with a sentence that
+    The file is left untouched, whatever it holds. Raises PersistenceError with a sentence that
     names file, line and way out if it cannot be read or is damaged; the store is then not to
     be used.
     """
@@ -261,7 +262,7 @@ def load_snapshot(path: Path, store: Store) -> int:
             reader = _Reader(path, file)
             did_not_fit = store.restore(reader.entries())
     except OSError as error:
-        raise SnapshotError(f"cannot read {path}: {error.strerror or error}") from error
+        raise PersistenceError(f"cannot read {path}: {error.strerror or error}") from error
     if did_not_fit:
         log.warning(
             "%s: %d of %d entries do not fit into the budget (--max-mb) and were evicted",
@@ -319,7 +320,7 @@ class _Reader:
         if record.get("format") != FORMAT:
             raise self._damaged("this is not a kvdb snapshot")
         if record.get("version") != VERSION:
-            raise SnapshotError(
+            raise PersistenceError(
                 f"{self._path} has format version {record.get('version')}, and this kvdb reads "
                 f"version {VERSION}: start the kvdb that wrote it, or a newer one"
             )
@@ -337,8 +338,8 @@ class _Reader:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise self._damaged("this is not an entry") from None
 
-    def _damaged(self, what: str) -> SnapshotError:
-        return SnapshotError(
+    def _damaged(self, what: str) -> PersistenceError:
+        return PersistenceError(
             f"{self._path}, line {self._line_number}: {what}. It was left untouched: put a good "
             "copy in its place, or move it away to start empty"
         )

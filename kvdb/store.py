@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final, NamedTuple
@@ -81,6 +81,7 @@ class Store:
         # that do not exist are kept only while somebody watches them.
         self._versions: dict[Key, int] = {}
         self._watchers: dict[Key, int] = {}
+        self._notes: dict[Key, object] = {}  # attached to the present version of a key
         self._last_version = 0
         self._listeners: tuple[Listener, ...] = ()
         self._pending: list[Change | Flush] = []  # facts of the atomic step under way
@@ -89,6 +90,7 @@ class Store:
         self._garbage: list[OrderedDict[Key, bytes]] = []  # flushed, waiting to be freed
         self._scans = Scans()
         self._insertions = 0  # how often a key has come into being
+        self._flush_at: float | None = None
         self._reaper_wakes_at = math.inf
         self.on_earlier_deadline: Callable[[], None] = lambda: None
         """Called, under the lock, when the reaper has to wake up earlier than it was told."""
@@ -111,6 +113,12 @@ class Store:
             self.hits += 1
             self._touch_locked(key)
             return value
+
+    def get_entry(self, key: Key) -> Entry | None:
+        """As get(), but return all that is known of the key."""
+        with self._lock:
+            value = self.get(key)
+            return None if value is None else self._entry_locked(key, value)
 
     def get_many(self, keys: Iterable[Key]) -> list[bytes | None]:
         """Return the values of all these keys as they are at one moment."""
@@ -233,12 +241,20 @@ class Store:
             self._put_locked(key, value, expires_at, client_flags)
             self._publish_locked()
 
-    def set_many(self, values: dict[Key, bytes]) -> None:
-        """Store all these values without a deadline, or, if they do not fit, none of them."""
+    def write_many(self, values: Mapping[Key, bytes | None]) -> None:
+        """Store all these values without a deadline, and delete the keys that come with None.
+
+        If they do not fit into the budget, nothing is done: raises as set() does.
+        """
         with self._lock:
+            for key in values:
+                self._live_value_locked(key)  # what has expired is a step of its own
             self._make_room_locked(values)
             for key, value in values.items():
-                self._put_locked(key, value, None, 0)
+                if value is not None:
+                    self._put_locked(key, value, None, 0)
+                elif key in self._entries:
+                    self._remove_locked(key)
             self._publish_locked()
 
     def update(self, key: Key, change: Callable[[bytes | None], bytes]) -> bytes:
@@ -319,6 +335,17 @@ class Store:
             if self._listeners:
                 self._pending.append(Flush(db))
 
+    def flush_later(self, flush_at: float | None) -> None:
+        """Have the reaper flush database 0 at a moment (Unix seconds), in place of any earlier plan.
+
+        None gives the plan up. This is memcached's flush_all with a delay.
+        """
+        with self._lock:
+            self._flush_at = flush_at
+            if flush_at is not None and flush_at < self._reaper_wakes_at:
+                self._reaper_wakes_at = flush_at
+                self.on_earlier_deadline()
+
     def restore(self, entries: Iterable[tuple[Key, Entry]]) -> int:
         """Put back entries that were saved, before anybody is served or listens.
 
@@ -340,6 +367,16 @@ class Store:
             did_not_fit, self.evicted_keys = self.evicted_keys + too_large, 0
             self.changes = 0
         return did_not_fit
+
+    def put_back(self, entries: Iterable[tuple[Key, Entry | None]]) -> None:
+        """Have these keys hold what they held before (None: nothing), without asking for room."""
+        with self._lock:
+            for key, entry in entries:
+                if entry is not None:
+                    self._put_locked(key, entry.value, entry.expires_at, entry.client_flags)
+                elif key in self._entries:
+                    self._remove_locked(key)
+            self._publish_locked()
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
@@ -409,12 +446,33 @@ class Store:
                 self._publish_locked()
             return version
 
+    def note(self, key: Key) -> object:
+        """Return what was last given to `set_note()`, if nobody has written the key since."""
+        with self._lock:
+            return self._notes.get(key) if self.exists(key) else None
+
+    def set_note(self, key: Key, note: object) -> None:
+        """Attach something to the present version of an existing key; None takes it away.
+
+        Whoever writes the key next detaches it. It is not saved.
+        """
+        with self._lock:
+            if note is None:
+                self._notes.pop(key, None)
+            elif self.exists(key):
+                self._notes[key] = note
+                self._evict_locked(0, (key,))
+                self._publish_locked()
+
     # --- expiry, eviction, settings ------------------------------------------------------
 
     def expire_due(self, limit: int = _EXPIRY_SLICE) -> bool:
         """Delete up to about `limit` keys whose time has come; tell whether more are due."""
         with self._lock:
             now = self._clock()
+            if self._flush_at is not None and self._flush_at <= now:
+                self.flush(0)
+                self._flush_at = None
             self._expire_due_locked(now, limit)
             self._publish_locked()
             earliest = self._deadlines.earliest()
@@ -432,6 +490,8 @@ class Store:
         """
         with self._lock:
             earliest = self._deadlines.earliest()
+            if self._flush_at is not None:
+                earliest = self._flush_at if earliest is None else min(earliest, self._flush_at)
             self._reaper_wakes_at = math.inf if earliest is None else earliest
             return None if earliest is None else max(0.0, earliest - self._clock())
 
@@ -517,6 +577,7 @@ class Store:
                 "a version nobody holds"
             )
             assert all(count > 0 for count in self._watchers.values())
+            assert self._notes.keys() <= self._entries.keys(), "a note on a key that is gone"
             assert not self._pending, "facts were not published"
             assert self._depth == 0, "a step was left open"
             over = self._used_bytes_locked() - self._max_bytes
@@ -558,15 +619,18 @@ class Store:
             self._entry_bytes
             + DEADLINE_COST * len(self._expires_at)
             + CLIENT_FLAGS_COST * len(self._client_flags)
-            + VERSION_COST * len(self._versions)
+            + VERSION_COST * (len(self._versions) + len(self._notes))
         )
 
-    def _make_room_locked(self, values: dict[Key, bytes], side_cost: int = 0) -> None:
-        """Evict until these values fit into the budget, each with this side cost.
+    def _make_room_locked(self, values: Mapping[Key, bytes | None], side_cost: int = 0) -> None:
+        """Evict until these values (None: deleted) fit into the budget, each with this side cost.
 
         Raises before anything is evicted if they are too large for an empty store.
         """
-        costs = {key: entry_cost(key, value) + side_cost for key, value in values.items()}
+        costs = {
+            key: 0 if value is None else entry_cost(key, value) + side_cost
+            for key, value in values.items()
+        }
         total = sum(costs.values())
         if total > self._max_bytes:
             raise EntryTooLarge(total, self._max_bytes)
@@ -581,7 +645,7 @@ class Store:
 
     def _cost_locked(self, key: Key) -> int:
         """Return what would be free if the key were gone."""
-        version = VERSION_COST * (key in self._versions)
+        version = VERSION_COST * ((key in self._versions) + (key in self._notes))
         value = self._entries.get(key)
         if value is None:
             return version
@@ -676,17 +740,22 @@ class Store:
             self._put_deadline_locked(key, None)
         if self._client_flags:
             self._client_flags.pop(key, None)
-        if self._versions:
-            self._versions.pop(key, None)
+        self._detach_locked(key)
         self.changes += 1
 
     def _changed_locked(self, key: Key) -> None:
         """Record that the key has been written: break its version, tell the feed."""
         self.changes += 1
-        if self._versions:
-            self._versions.pop(key, None)
+        self._detach_locked(key)
         if self._listeners:
             self._pending.append(Change(key, self._entry_locked(key, self._entries[key])))
+
+    def _detach_locked(self, key: Key) -> None:
+        """Break the key's version and drop its note: it is being written."""
+        if self._versions:
+            self._versions.pop(key, None)
+        if self._notes:
+            self._notes.pop(key, None)
 
     def _publish_locked(self) -> None:
         """Hand the facts of a finished step to the listeners."""
@@ -704,6 +773,7 @@ class Store:
         self._garbage.append(self._entries)
         self._entries = OrderedDict()
         self._entry_bytes = 0
+        self._notes = {}
         self._deadlines = Deadlines()
         self._deadlines.keep_recency(self._policy is EvictionPolicy.VOLATILE_LRU)
         self._expires_at = self._deadlines.expires_at

@@ -44,7 +44,7 @@ class ChangeFeedTest(StoreCase):
 
     def test_an_operation_on_several_keys_is_one_step(self) -> None:
         self.listen()
-        self.store.set_many({b"a": b"1", b"b": b"1"})
+        self.store.write_many({b"a": b"1", b"b": b"1"})
         self.store.rename(b"a", b"c")
         self.store.delete(b"c", b"missing", b"b")
         self.assert_told(
@@ -88,7 +88,7 @@ class ChangeFeedTest(StoreCase):
         self.limit(2)
         self.fill(b"a", b"b")
         self.listen()
-        self.store.set_many({b"c": b"1", b"d": b"1"})
+        self.store.write_many({b"c": b"1", b"d": b"1"})
         self.assert_told([gone(b"a"), gone(b"b"), stored(b"c"), stored(b"d")])
 
     def test_evictions_are_told_even_if_the_write_was_refused_after_them(self) -> None:

@@ -77,7 +77,7 @@ class FlagsTest(unittest.TestCase):
             ("--nonsense",),
             ("--max", "5"),
             ("a.json", "b.json"),
-            ("data.sqlite",),
+            ("--fsync", "sometimes"),
         ):
             with self.subTest(arguments):
                 self.assertTrue(self.refused(*arguments).startswith("kvdb: "))
@@ -122,7 +122,7 @@ class ProcessTest(unittest.TestCase):
         try:
             for line in process.stderr:
                 self.greeting += line
-                if "JSON lines" in line:  # the last one
+                if "main door" in line:
                     break
             listening = re.search(r"listening on \S+ port (\d+)", self.greeting)
             assert listening, self.greeting

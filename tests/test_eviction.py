@@ -48,7 +48,7 @@ class LeastRecentlyUsedTest(StoreCase):
             "get_many": lambda: self.store.get_many([b"a"]),
             "touch": lambda: self.store.touch(b"a"),
             "set": lambda: self.fill(b"a"),
-            "set_many": lambda: self.store.set_many({b"a": b"1"}),
+            "write_many": lambda: self.store.write_many({b"a": b"1"}),
             "update": lambda: self.store.update(b"a", lambda old: b"1"),
         }
         looks: dict[str, Callable[[], object]] = {
@@ -134,7 +134,7 @@ class BudgetTest(StoreCase):
         too_large = b"x" * 3 * COST
         for name, write in {
             "set": lambda: self.store.set(b"a", too_large),
-            "set_many": lambda: self.store.set_many({b"d": b"1", b"e": too_large}),
+            "write_many": lambda: self.store.write_many({b"d": b"1", b"e": too_large}),
             "update": lambda: self.store.update(b"a", lambda old: too_large),
             "rename": lambda: self.store.rename(b"a", too_large),
         }.items():
@@ -153,19 +153,19 @@ class BudgetTest(StoreCase):
             self.store.set(b"kk", LARGE + b"x" * 16, expires_at=self.soon(), client_flags=7)
         self.assertEqual(self.there(), {b"k"})
 
-    def test_set_many_that_do_not_fit_together_are_all_refused(self) -> None:
+    def test_write_many_that_do_not_fit_together_are_all_refused(self) -> None:
         self.limit(3)
         self.fill(b"a")
         with self.assertRaises(EntryTooLarge):
-            self.store.set_many({b"%d" % number: b"1" for number in range(4)})
+            self.store.write_many({b"%d" % number: b"1" for number in range(4)})
         self.assertEqual(self.there(), {b"a"})
-        self.store.set_many({b"%d" % number: b"1" for number in range(3)})
+        self.store.write_many({b"%d" % number: b"1" for number in range(3)})
         self.assertEqual(self.there(), {b"0", b"1", b"2"})
 
-    def test_set_many_does_not_evict_what_it_writes(self) -> None:
+    def test_write_many_does_not_evict_what_it_writes(self) -> None:
         self.limit(3)
         self.fill(b"a", b"b", b"c")
-        self.store.set_many({b"a": b"2", b"d": b"2"})
+        self.store.write_many({b"a": b"2", b"d": b"2"})
         self.assertEqual(self.there(), {b"a", b"c", b"d"})
 
     def test_deadlines_flags_and_versions_are_part_of_the_budget(self) -> None:
@@ -197,7 +197,7 @@ class BudgetTest(StoreCase):
         for name, write in {
             "set": lambda: self.store.set(b"a", b"2", expires_at=self.soon(), client_flags=8),
             "set without them": lambda: self.store.set(b"a", LARGE),
-            "set_many": lambda: self.store.set_many({b"a": LARGE}),
+            "write_many": lambda: self.store.write_many({b"a": LARGE}),
             "update": lambda: self.store.update(b"a", lambda old: b"2"),
             "set_deadline": lambda: self.store.set_deadline(b"a", self.soon(20)),
             "rename": lambda: self.store.rename(b"a", b"d"),
@@ -259,7 +259,7 @@ class PolicyTest(StoreCase):
         before = contents(self.store)
         for write in (
             lambda: self.fill(b"c"),
-            lambda: self.store.set_many({b"a": b"2", b"c": b"2"}),
+            lambda: self.store.write_many({b"a": b"2", b"c": b"2"}),
             lambda: self.store.update(b"a", lambda old: LARGE),
         ):
             with self.assertRaises(OutOfMemory):

@@ -182,7 +182,7 @@ class StopTest(unittest.TestCase):
 
     def test_an_address_in_use_is_refused_when_the_door_opens(self) -> None:
         with running_server() as service, self.assertRaises(OSError):
-            Server("127.0.0.1", service.server.port, service.instance, mock.Mock())
+            Server("127.0.0.1", service.server.port, service.instance, mock.Mock(), b"")
 
 
 class TroubleTest(unittest.TestCase):

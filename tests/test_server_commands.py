@@ -188,7 +188,7 @@ class InfoTest(ServerTest):
             self.assertIn("No space left on device", self.ask("SAVE"))
         persistence = self.info("persistence")
         self.assertEqual(persistence["rdb_last_bgsave_status"], "err")
-        self.assertIn("No space left on device", persistence["snapshot_last_error"])
+        self.assertIn("No space left on device", persistence["persistence_last_error"])
         with self.assertLogs("kvdb"):
             self.assert_replies(("SAVE", b"OK"))
         self.assertEqual(self.info("persistence")["rdb_last_bgsave_status"], "ok")

@@ -10,7 +10,8 @@ from unittest import mock
 
 from kvdb import snapshot
 from kvdb.entry import Entry
-from kvdb.snapshot import SaveInProgress, SnapshotError, Snapshots, load_snapshot
+from kvdb.persistence import PersistenceError, SaveInProgress
+from kvdb.snapshot import Snapshots, load_snapshot
 from kvdb.store import Store
 from tests.support import ManualClock
 
@@ -94,7 +95,7 @@ class SnapshotTest(unittest.TestCase):
 
     def assert_refused(self, content: bytes, line: int, reason: str) -> None:
         self.path.write_bytes(content)
-        with self.assertRaises(SnapshotError) as caught:
+        with self.assertRaises(PersistenceError) as caught:
             self.reloaded()
         text = str(caught.exception)
         self.assertIn(str(self.path), text)
@@ -112,7 +113,7 @@ class SnapshotTest(unittest.TestCase):
         content = self.saved()
         for length in range(len(content) - 1):
             self.path.write_bytes(content[:length])
-            with self.subTest(length=length), self.assertRaises(SnapshotError):
+            with self.subTest(length=length), self.assertRaises(PersistenceError):
                 self.reloaded()
 
     def test_any_changed_byte_is_refused(self) -> None:
@@ -121,7 +122,7 @@ class SnapshotTest(unittest.TestCase):
             damaged = bytearray(content)
             damaged[position] ^= 1
             self.path.write_bytes(damaged)
-            with self.subTest(position=position), self.assertRaises(SnapshotError):
+            with self.subTest(position=position), self.assertRaises(PersistenceError):
                 self.reloaded()
 
     def test_the_refusal_names_the_line_and_the_reason(self) -> None:
@@ -139,7 +140,7 @@ class SnapshotTest(unittest.TestCase):
 
     def test_a_newer_format_is_refused_with_the_way_out(self) -> None:
         self.path.write_text('{"format": "kvdb-snapshot", "version": 2}\n')
-        with self.assertRaisesRegex(SnapshotError, "version 2.*newer"):
+        with self.assertRaisesRegex(PersistenceError, "version 2.*newer"):
             self.reloaded()
 
     # --- writing that fails --------------------------------------------------------------
@@ -153,7 +154,7 @@ class SnapshotTest(unittest.TestCase):
                 with (
                     self.subTest(name),
                     mock.patch.object(os, name, side_effect=full),
-                    self.assertRaisesRegex(SnapshotError, "No space left"),
+                    self.assertRaisesRegex(PersistenceError, "No space left"),
                 ):
                     self.snapshots.save()
                 self.assertEqual(self.path.read_bytes(), before)
@@ -172,7 +173,7 @@ class SnapshotTest(unittest.TestCase):
         self.addCleanup(self.path.parent.mkdir)
         with self.assertLogs("kvdb.snapshot", logging.ERROR) as logged:
             for _ in range(3):
-                with self.assertRaises(SnapshotError):
+                with self.assertRaises(PersistenceError):
                     self.snapshots.save()
         self.assertEqual(len(logged.output), 1)
 

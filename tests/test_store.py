@@ -27,7 +27,7 @@ class ReadingAndWritingTest(StoreCase):
         self.assertEqual(self.store.entry(b"k"), Entry(b"w"))
 
     def test_get_many_answers_in_order_with_none_for_a_miss(self) -> None:
-        self.store.set_many({b"a": b"1", (3, b"b"): b"2"})
+        self.store.write_many({b"a": b"1", (3, b"b"): b"2"})
         self.assertEqual(
             self.store.get_many([(3, b"b"), b"b", b"a", b"a"]), [b"2", None, b"1", b"1"]
         )
@@ -37,9 +37,9 @@ class ReadingAndWritingTest(StoreCase):
         self.assertEqual(self.store.delete(b"a", b"a", b"b", b"missing"), 2)
         self.assertEqual(self.there(), {b"c"})
 
-    def test_set_many_forgets_old_deadlines(self) -> None:
+    def test_write_many_forgets_old_deadlines(self) -> None:
         self.store.set(b"a", b"1", expires_at=self.soon(), client_flags=1)
-        self.store.set_many({b"a": b"2", b"b": b"3"})
+        self.store.write_many({b"a": b"2", b"b": b"3"})
         self.assertEqual(contents(self.store), {b"a": Entry(b"2"), b"b": Entry(b"3")})
 
     def test_update_sees_the_old_value_and_keeps_deadline_and_flags(self) -> None:
@@ -263,7 +263,7 @@ class VersionsTest(StoreCase):
     def test_every_kind_of_write_breaks_a_version(self) -> None:
         writes = {
             "set": lambda: self.store.set(b"k", b"1"),
-            "set_many": lambda: self.store.set_many({b"k": b"1"}),
+            "write_many": lambda: self.store.write_many({b"k": b"1"}),
             "update": lambda: self.store.update(b"k", lambda old: old or b""),
             "set_deadline": lambda: self.store.set_deadline(b"k", self.soon()),
             "delete": lambda: self.store.delete(b"k"),

@@ -32,7 +32,7 @@ class Worker:
         self.cursors = dict.fromkeys(DATABASES, 0)
         self.operations: list[Callable[[], object]] = [
             *[self.read, self.write] * 3,
-            lambda: store.set_many({self.key(): self.value(), self.key(): b"1"}),
+            lambda: store.write_many({self.key(): self.value(), self.key(): b"1"}),
             lambda: store.update(self.key(), lambda old: (old or b"")[-200:] + b"x" * 20),
             lambda: store.set_deadline(self.key(), self.moment()),
             lambda: store.delete(self.key(), self.key()),
@@ -169,13 +169,13 @@ class StressTest(unittest.TestCase):
     def test_readers_never_see_half_of_a_step(self) -> None:
         store = Store(0, clock=self.clock)
         pair: list[Key] = [b"a", (1, b"b")]
-        store.set_many(dict.fromkeys(pair, b"0"))
+        store.write_many(dict.fromkeys(pair, b"0"))
 
         def write() -> None:
             for number in range(1, 4_000):
                 value = b"%d" % number
                 if number % 2:
-                    store.set_many(dict.fromkeys(pair, value))
+                    store.write_many(dict.fromkeys(pair, value))
                     continue
                 with store.atomic():
                     for key in pair:

@@ -84,8 +84,8 @@ def _log_level(text: str) -> str:
 
 def _set_save(instance: Instance, interval: object) -> None:
     instance.config.snapshot_interval = interval  # type: ignore[assignment]
-    if instance.snapshots:
-        instance.snapshots.interval_changed()
+    if instance.persistence:
+        instance.persistence.interval_changed()
 
 
 def _set_log_level(instance: Instance, level: object) -> None:
@@ -107,7 +107,7 @@ def _set_policy(instance: Instance, value: object) -> None:
 
 def _read_save(instance: Instance) -> str:
     interval = instance.config.snapshot_interval
-    return f"{interval:g} 1" if instance.snapshots and interval else ""
+    return f"{interval:g} 1" if instance.persistence and interval else ""
 
 
 PARAMETERS: Final[dict[str, Parameter]] = {
@@ -128,10 +128,12 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "port": Parameter(lambda instance: str(instance.config.port)),
     "bind": Parameter(lambda instance: instance.config.host),
     "dir": Parameter(
-        lambda instance: str(instance.snapshots.path.resolve().parent) if instance.snapshots else ""
+        lambda instance: (
+            str(instance.persistence.path.resolve().parent) if instance.persistence else ""
+        )
     ),
     "dbfilename": Parameter(
-        lambda instance: instance.snapshots.path.name if instance.snapshots else ""
+        lambda instance: instance.persistence.path.name if instance.persistence else ""
     ),
     "requirepass": Parameter(lambda instance: "(set)" if instance.config.password else ""),
     "appendonly": Parameter(lambda instance: "no"),

@@ -13,6 +13,7 @@ from kvdb.commands.connection import REDIS_VERSION
 from kvdb.commands.session import Instance, Session
 from kvdb.commands.table import NONE, command
 from kvdb.entry import TABLE_SHARE
+from kvdb.journal import Journal
 from kvdb.replies import Reply, Verbatim
 
 Fields = dict[str, object]
@@ -95,14 +96,14 @@ def _memory(instance: Instance) -> Fields:
 
 
 def _persistence(instance: Instance) -> Fields:
-    snapshots = instance.snapshots
+    persistence = instance.persistence
     fields: Fields = {"loading": 0, "async_loading": 0}
-    if snapshots is None:
+    if persistence is None:
         changes, saving, last_save, error, duration, saves = 0, False, 0, None, None, 0
     else:
-        changes, saving = snapshots.changes_since_save, snapshots.in_progress
-        last_save, error = int(snapshots.last_save), snapshots.last_error
-        duration, saves = snapshots.last_duration, snapshots.saves
+        changes, saving = persistence.changes_since_save, persistence.in_progress
+        last_save, error = int(persistence.last_save), persistence.last_error
+        duration, saves = persistence.last_duration, persistence.saves
     fields |= {
         "rdb_changes_since_last_save": changes,
         "rdb_bgsave_in_progress": int(saving),
@@ -110,12 +111,12 @@ def _persistence(instance: Instance) -> Fields:
         "rdb_last_bgsave_status": "err" if error else "ok",
         "rdb_last_bgsave_time_sec": -1 if duration is None else round(duration),
         "rdb_saves": saves,
-        "aof_enabled": 0,
+        "aof_enabled": int(isinstance(persistence, Journal)),
         "aof_rewrite_in_progress": 0,
-        "aof_last_write_status": "ok",
+        "aof_last_write_status": "err" if error else "ok",
     }
     if error:
-        fields["snapshot_last_error"] = error
+        fields["persistence_last_error"] = error
     return fields
 
 

@@ -6,16 +6,16 @@ from kvdb import errors
 from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, NONE, NOT_QUEUED, command
 from kvdb.errors import CommandError
+from kvdb.persistence import Persistence, PersistenceError, SaveInProgress
 from kvdb.replies import NO_REPLY, OK, Reply, SimpleString
-from kvdb.snapshot import SaveInProgress, SnapshotError, Snapshots
 
 NOT_SAVED = "ERR this server keeps its data in memory only (--in-memory)"
 
 
-def _snapshots(session: Session) -> Snapshots:
-    if session.instance.snapshots is None:
+def _persistence(session: Session) -> Persistence:
+    if session.instance.persistence is None:
         raise CommandError(NOT_SAVED)
-    return session.instance.snapshots
+    return session.instance.persistence
 
 
 @command(
@@ -27,10 +27,10 @@ def _snapshots(session: Session) -> Snapshots:
 )
 def save(session: Session) -> Reply:
     try:
-        _snapshots(session).save()
+        _persistence(session).save()
     except SaveInProgress:
         raise CommandError("ERR Background save already in progress") from None
-    except SnapshotError as error:
+    except PersistenceError as error:
         raise CommandError(f"ERR {error}") from None
     return OK
 
@@ -39,7 +39,7 @@ def save(session: Session) -> Reply:
 def bgsave(session: Session, *schedule: bytes) -> Reply:
     if schedule and (len(schedule) > 1 or schedule[0].upper() != b"SCHEDULE"):
         raise CommandError(errors.SYNTAX)
-    if not _snapshots(session).save_soon() and not schedule:
+    if not _persistence(session).save_soon() and not schedule:
         raise CommandError("ERR Background save already in progress")
     return SimpleString(b"Background saving started")
 
@@ -52,7 +52,7 @@ def bgsave(session: Session, *schedule: bytes) -> Reply:
     group="server",
 )
 def lastsave(session: Session) -> Reply:
-    return int(_snapshots(session).last_save)
+    return int(_persistence(session).last_save)
 
 
 @command(

@@ -18,9 +18,10 @@ from kvdb.commands.table import Command, find
 from kvdb.config import Config
 from kvdb.entry import Key, key_in
 from kvdb.errors import CommandError
+from kvdb.persistence import Persistence
 from kvdb.replies import NO_REPLY, QUEUED, Reply
-from kvdb.snapshot import Snapshots
 from kvdb.store import Store
+from kvdb.writes import PendingWrites
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Instance:
         self,
         store: Store,
         config: Config,
-        snapshots: Snapshots | None = None,
+        persistence: Persistence | None = None,
         request_stop: Callable[[bool], object] = lambda save: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,7 +48,7 @@ class Instance:
         self.monotonic = monotonic
         self.store = store
         self.config = config
-        self.snapshots = snapshots
+        self.persistence = persistence
         self.request_stop = request_stop
         self.started_at = monotonic()
         self.run_id = secrets.token_hex(20)  # 40 characters that name this run of the server
@@ -121,6 +122,9 @@ class Instance:
     def housekeeping(self) -> None:
         """One pass of what has to be looked after about every second."""
         self.end_idle_sessions()
+        for session in self.sessions():
+            if writes := session.writes:
+                writes.end_if_idle()
         now, operations = self.monotonic(), self.counts()["commands"]
         with self._lock:
             then, before = self._operations_sample
@@ -177,6 +181,7 @@ class Session:
         self.closing = False  # end the connection once the reply is sent
         self.watched: dict[Key, int] = {}  # key -> its version when it was watched
         self.transaction: Transaction | None = None
+        self.writes: PendingWrites | None = None  # of an interactive transaction
         self.reset()
 
     def reset(self) -> None:
@@ -191,9 +196,16 @@ class Session:
         self.no_touch = self.no_evict = False
 
     def end_transaction(self) -> None:
-        """Forget what is queued and what is watched."""
+        """Forget what is queued, what is watched, and what waits for a COMMIT."""
         self.transaction = None
+        self.writes = None
         self.unwatch()
+
+    def start_writes(self) -> None:
+        """Begin an interactive transaction (START)."""
+        # As much as one request may hold: four of the longest values.
+        limit = 4 * self.instance.config.max_value_bytes
+        self.writes = PendingWrites(limit, self.instance.monotonic)
 
     def unwatch(self) -> None:
         """Forget what is watched."""

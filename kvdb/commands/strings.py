@@ -220,7 +220,7 @@ def _pairs(name: str, keys_and_values: tuple[bytes, ...]) -> dict[Key, bytes]:
     keys=KEY_VALUE_PAIRS,
 )
 def mset(session: Session, *keys_and_values: bytes) -> Reply:
-    session.store.set_many(_pairs("mset", keys_and_values))
+    session.store.write_many(_pairs("mset", keys_and_values))
     return OK
 
 
@@ -237,7 +237,7 @@ def msetnx(session: Session, *keys_and_values: bytes) -> Reply:
     with session.store.atomic():
         if any(session.store.exists(key) for key in values):
             return 0
-        session.store.set_many(values)
+        session.store.write_many(values)
         return 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from kvdb.buffer import InputBuffer
+from kvdb.commands.session import Session
 
 BATCH_BYTES: Final = 1024 * 1024
 """Replies that come together before they are sent."""
@@ -28,26 +29,43 @@ class Dialect(Protocol):
 
 
 class RequestLoop:
-    """The loop that dialects share: answer request after request, as long as one is whole."""
+    """The loop that dialects share: answer request after request, as long as one is whole.
 
-    def __init__(self) -> None:
+    Where the journal has to be awaited (`--fsync always`), the replies to a batch of requests
+    wait for it together.
+    """
+
+    def __init__(self, session: Session) -> None:
         self.closing = self.more = False
+        self.session = session
         self._buffer = InputBuffer()
+        self._persistence = session.instance.persistence
 
     def receive(self, data: bytes) -> bytes:
         """See `Dialect.receive`."""
         self._buffer.receive(data)
         replies: list[bytes] = []
+        steps: dict[int, int] = {}  # place of a reply -> the change that it has to wait for
         size = 0
         while size < BATCH_BYTES and not self.closing:
             reply = self._answer_next()
             if reply is None:
                 break
+            if self._persistence and (step := self._persistence.take_step()):
+                steps[len(replies)] = step
             replies.append(reply)
             size += len(reply)
+        for place, step in steps.items():
+            assert self._persistence is not None
+            if not self._persistence.wait_until_durable(step) and replies[place]:
+                replies[place] = self._not_saved(self._persistence.last_error or "")
         self.more = size >= BATCH_BYTES and not self.closing
         return b"".join(replies)
 
     def _answer_next(self) -> bytes | None:
         """Return the reply to the next request, or None until that is whole."""
+        raise NotImplementedError
+
+    def _not_saved(self, reason: str) -> bytes:
+        """Return the reply to a change that has been undone because it could not be saved."""
         raise NotImplementedError

@@ -4,7 +4,8 @@
     {"command": "GET", "args": {"key": "foo"}}                {"status": "OK", "result": "bar"}
     {"command": "MGET", "args": ["foo", "x"]}         {"status": "OK", "result": ["bar", null]}
 
-Named arguments are for the commands in `_NAMED`; every command takes a list. A value that is
+START, COMMIT and ROLLBACK make an interactive transaction of SET, GET and DELETE. Named
+arguments are for the commands in `_NAMED`; every command takes a list. A value that is
 not UTF-8 comes back in base64 and says so (`"encoding": "base64"`); SET takes it so, too.
 """
 
@@ -20,6 +21,7 @@ from kvdb.commands.arguments import INT64_MAX, INT64_MIN
 from kvdb.commands.session import Session
 from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
+from kvdb.writes import TransactionEnded
 
 Arguments = dict[str, Any]
 
@@ -32,7 +34,9 @@ def answer(session: Session, line: bytes) -> bytes:
     """Carry out one line and return the line that answers it (nothing, if no reply is wanted)."""
     try:
         name, arguments = _parse(line)
-        if isinstance(arguments, dict):
+        if isinstance(arguments, dict) or session.writes is not None:
+            if not isinstance(arguments, dict):
+                raise BadRequest("between START and COMMIT the arguments must be named")
             reply, result = _answer_named(session, name, arguments)
         else:
             request = [name.encode(), *map(_encode_argument, arguments)]
@@ -93,7 +97,7 @@ def _parse(line: bytes) -> tuple[str, Arguments | list[Any]]:
     if not isinstance(name, str) or not name or not name.isascii():
         raise BadRequest('"command" must be the name of a command')
     if arguments is None:
-        arguments = {} if name.upper() in _NAMED else []
+        arguments = {} if name.upper() in _NAMED or name.upper() in _TRANSACTIONS else []
     if not isinstance(arguments, dict | list):
         raise BadRequest('"args" must be an object or a list')
     return name, arguments
@@ -204,6 +208,9 @@ _NAMED: Final[dict[str, tuple[Callable[[_Named], list[bytes]], Callable[[Reply],
 
 def _answer_named(session: Session, name: str, arguments: Arguments) -> tuple[Reply, Reply]:
     """Return the reply, and the result that the challenge wants to see for it."""
+    if name.upper() in _TRANSACTIONS or session.writes is not None:
+        reply = _answer_in_transaction(session, name.upper(), arguments)
+        return reply, reply
     if name.upper() not in _NAMED:
         if arguments:
             raise BadRequest(f'the "args" of {name[:128]} must be a list')
@@ -217,6 +224,59 @@ def _answer_named(session: Session, name: str, arguments: Arguments) -> tuple[Re
     if isinstance(reply, CommandError) or reply is NO_REPLY or reply is QUEUED:
         return reply, None
     return reply, result_of(reply)
+
+
+_TRANSACTIONS: Final = ("START", "COMMIT", "ROLLBACK")
+
+
+def _answer_in_transaction(session: Session, name: str, arguments: Arguments) -> Reply:
+    """Carry out START, COMMIT and ROLLBACK, and SET, GET and DELETE between them.
+
+    Own writes are seen at once, by others all at once at COMMIT. A connection that ends
+    rolls back.
+    """
+    if not session.authenticated:
+        return session.refuse(CommandError(errors.NOT_AUTHENTICATED))
+    given = _Named(name, arguments)
+    try:
+        if name == "START":
+            given.finish()
+            if session.writes is not None:
+                raise BadRequest("a transaction is open already")
+            session.start_writes()
+            return OK
+        writes = session.writes
+        if writes is None:
+            raise BadRequest("no transaction is open")
+        match name:
+            case "COMMIT" | "ROLLBACK":
+                given.finish()
+                session.writes = None
+                if name == "COMMIT":
+                    writes.commit(session.store)
+            case "SET":
+                key, value = given.take("key"), given.take_value()
+                given.finish()
+                limit = session.instance.config.max_value_bytes
+                if len(value) > limit:
+                    raise ValueTooLarge(limit)
+                writes.put(key, value)
+            case "GET":
+                key = given.take("key")
+                given.finish()
+                return writes.get(session.store, key)
+            case "DELETE":
+                key = given.take("key")
+                given.finish()
+                writes.delete(session.store, key)
+            case _:
+                raise BadRequest(f"{name[:128]} is not possible between START and COMMIT")
+        return OK
+    except TransactionEnded as error:
+        session.writes = None
+        raise BadRequest(str(error)) from None
+    except CommandError as error:
+        return session.refuse(error)
 
 
 # --- results ------------------------------------------------------------------------------

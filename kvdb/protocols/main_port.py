@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
-from kvdb.errors import CommandError, NotOurProtocol, ProtocolError
+from kvdb.errors import NOT_SAVED, CommandError, NotOurProtocol, ProtocolError
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
-from kvdb.resp import MAX_LINE, RequestLimits, RequestParser, encode_reply
+from kvdb.resp import MAX_LINE, RequestLimits, RequestParser, encode_error, encode_reply
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,7 @@ class MainPort(RequestLoop):
     """One client's conversation on the main port."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session = session
+        super().__init__(session)
         self._resp = RequestParser(self._buffer, RequestLimits())
         self._answer: Callable[[], bytes | None] | None = None  # of a request that is under way
         self._limits_for: tuple[bool, int] | None = None  # what the limits were chosen for
@@ -41,15 +40,18 @@ class MainPort(RequestLoop):
             if reply is not None:
                 self._answer = None
         except NotOurProtocol as error:
-            log.warning("client %s: %s on the main port; closed", self._session.address, error)
+            log.warning("client %s: %s on the main port; closed", self.session.address, error)
             self.closing = True
             return None
         except ProtocolError as error:
             self.closing = True
-            reply = self._session.refuse(CommandError(f"ERR Protocol error: {error}"))
+            reply = self.session.refuse(CommandError(f"ERR Protocol error: {error}"))
             return encode_reply(reply)
-        self.closing = self._session.closing
+        self.closing = self.session.closing
         return reply
+
+    def _not_saved(self, reason: str) -> bytes:
+        return encode_error(NOT_SAVED + reason)
 
     def _answer_for(self, first: int) -> Callable[[], bytes | None]:
         match first:
@@ -64,13 +66,13 @@ class MainPort(RequestLoop):
 
     def _choose_limits(self) -> None:
         """Hold strangers to narrow limits, as Redis does, and others to the configured ones."""
-        max_value = self._session.instance.config.max_value_bytes
-        wanted = self._session.authenticated, max_value
+        max_value = self.session.instance.config.max_value_bytes
+        wanted = self.session.authenticated, max_value
         if wanted != self._limits_for:
             self._limits_for = wanted
             self._resp.limits = (
                 RequestLimits(max_value=max_value, max_request=4 * max_value)
-                if self._session.authenticated
+                if self.session.authenticated
                 else RequestLimits.before_authentication()
             )
 
@@ -78,7 +80,7 @@ class MainPort(RequestLoop):
         try:
             request = self._resp.next_request()
         except CommandError as error:
-            return encode_reply(self._session.refuse(error), self._session.version)
+            return encode_reply(self.session.refuse(error), self.session.version)
         return self._answer_request(request)
 
     def _answer_inline(self) -> bytes | None:
@@ -87,13 +89,13 @@ class MainPort(RequestLoop):
     def _answer_request(self, request: list[bytes] | None) -> bytes | None:
         if not request:
             return None if request is None else b""  # an empty request: as if it had not come
-        reply = self._session.execute(request)
-        return encode_reply(reply, self._session.version)
+        reply = self.session.execute(request)
+        return encode_reply(reply, self.session.version)
 
     def _answer_json(self) -> bytes | None:
         try:
             line = self._buffer.take_line(2 * self._resp.limits.max_value + MAX_LINE)
         except LineTooLong:
-            self._session.closing = True
+            self.session.closing = True
             return error_line("the line is too long")
-        return None if line is None else answer(self._session, line)
+        return None if line is None else answer(self.session, line)

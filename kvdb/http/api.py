@@ -1,0 +1,198 @@
+"""What the HTTP port answers to which path. No socket in here: a Request in, a Response out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kvdb.commands.session import Instance
+from kvdb.http.metrics import render_metrics
+from kvdb.http.page import STYLE, render_page
+
+TEXT: Final = "text/plain; charset=utf-8"
+BYTES: Final = "application/octet-stream"
+JSON: Final = "application/json"
+HTML: Final = "text/html; charset=utf-8"
+
+MAX_COUNT: Final = 1000
+"""Keys in one answer of /keys, and on one page."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What is answered."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = TEXT
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Api:
+    """The paths of the HTTP port.
+
+    /set and /get are an earlier system's, with its status codes: 500 for what is not in the API.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._store = instance.store
+        self._routes: dict[str, Callable[[Request], Response]] = {
+            "/": self._page,
+            "/style.css": lambda request: Response(200, STYLE.encode(), "text/css; charset=utf-8"),
+            "/set": self._set,
+            "/get": self._get,
+            "/keys": self._list,
+            "/metrics": self._metrics,
+            "/healthz": self._health,
+        }
+
+    def respond(self, request: Request) -> Response:
+        """Answer a request. Raises ValueError for a bad parameter, CommandError as the store does."""
+        if request.path.startswith("/keys/"):
+            return self._key(request)
+        route = self._routes.get(request.path)
+        if route is None:
+            return Response(500, b"")
+        if request.method == "OPTIONS":
+            return Response(204, headers={"Allow": "GET, HEAD, OPTIONS"})
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, headers={"Allow": "GET, HEAD, OPTIONS"})
+        return route(request)
+
+    # --- the earlier system --------------------------------------------------------------
+
+    def _set(self, request: Request) -> Response:
+        parameters = _parse_query(request.query)
+        if len(parameters) != 1 or request.method != "GET":
+            return Response(500)
+        ((name, value),) = parameters
+        self._store.set(name, value)
+        return Response(200)
+
+    def _get(self, request: Request) -> Response:
+        parameters = _parse_query(request.query)
+        if len(parameters) != 1 or parameters[0][0] != b"key":
+            return Response(500)
+        value = self._store.get(parameters[0][1])
+        return Response(404) if value is None else Response(200, value)
+
+    # --- the REST form -------------------------------------------------------------------
+
+    def _key(self, request: Request) -> Response:
+        key = urllib.parse.unquote_to_bytes(request.path.removeprefix("/keys/"))
+        match request.method:
+            case "GET" | "HEAD":
+                entry = self._store.get_entry(key)
+                if entry is None:
+                    return Response(404, b"no such key\n")
+                headers = {}
+                if entry.expires_at is not None:
+                    headers["X-Expires-At"] = f"{entry.expires_at:.3f}"
+                return Response(200, entry.value, BYTES, headers)
+            case "PUT":
+                ttl = _number(request.query, "ttl")
+                expires_at = None if ttl is None else self._store.clock() + ttl
+                with self._store.atomic():
+                    created = not self._store.exists(key)
+                    self._store.set(key, request.body, expires_at=expires_at)
+                return Response(201 if created else 204)
+            case "DELETE":
+                deleted = self._store.delete(key)
+                return Response(204) if deleted else Response(404, b"no such key\n")
+            case "OPTIONS":
+                return Response(204, headers={"Allow": "GET, HEAD, PUT, DELETE, OPTIONS"})
+            case _:
+                return Response(405, headers={"Allow": "GET, HEAD, PUT, DELETE, OPTIONS"})
+
+    def _list(self, request: Request) -> Response:
+        cursor, names = self.scan(request.query)
+        listed = {"keys": [_json_name(name) for name in names], "cursor": str(cursor)}
+        return Response(200, json.dumps(listed).encode() + b"\n", JSON)
+
+    def scan(self, query: str) -> tuple[int, list[bytes]]:
+        """Return the next cursor (0: the end) and the names that a query asks for."""
+        count = int(_number(query, "count") or 100)
+        if not 1 <= count <= MAX_COUNT:
+            raise ValueError(f"count must be between 1 and {MAX_COUNT}")
+        cursor = dict(_parse_query(query)).get(b"cursor", b"0")
+        if not cursor.isdigit() or len(cursor) > 20:
+            raise ValueError("bad cursor")
+        prefix = dict(_parse_query(query)).get(b"prefix", b"")
+        names: list[bytes] = []
+        position = int(cursor)
+        while True:  # at most once through all keys, for a prefix that few of them have
+            position, found = self._store.scan(position, count - len(names))
+            names += [name for name in found if name.startswith(prefix)]
+            if not position or len(names) >= count:
+                return position, names
+
+    # --- for people and monitors ---------------------------------------------------------
+
+    def _page(self, request: Request) -> Response:
+        cursor, names = self.scan(request.query)
+        prefix = dict(_parse_query(request.query)).get(b"prefix", b"")
+        page = render_page(self._instance, names, cursor, prefix)
+        return Response(200, page.encode(), HTML)
+
+    def _metrics(self, request: Request) -> Response:
+        body = render_metrics(self._instance).encode()
+        return Response(200, body, "text/plain; version=0.0.4; charset=utf-8")
+
+    def _health(self, request: Request) -> Response:
+        """Alive is 200 even where saving fails: a restart would lose what is not saved."""
+        persistence = self._instance.persistence
+        error = persistence.last_error if persistence else None
+        state: dict[str, Any] = {"status": "degraded" if error else "ok", "loaded": True}
+        if persistence:
+            state |= {
+                "saving": persistence.in_progress,
+                "last_save": round(persistence.last_save, 3),
+                "changes_since_save": persistence.changes_since_save,
+                "error": error,
+            }
+        return Response(200, json.dumps(state).encode() + b"\n", JSON)
+
+
+def _parse_query(query: str) -> list[tuple[bytes, bytes]]:
+    """Return names and values of a query, as bytes; an empty query has none."""
+    pairs = []
+    for part in query.split("&") if query else []:
+        name, _, value = part.replace("+", " ").partition("=")
+        pairs.append((urllib.parse.unquote_to_bytes(name), urllib.parse.unquote_to_bytes(value)))
+    return pairs
+
+
+def _number(query: str, name: str) -> float | None:
+    text = dict(_parse_query(query)).get(name.encode())
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 1e12:
+        raise ValueError(f"{name} must be a number above 0")
+    return number
+
+
+def _json_name(name: bytes) -> str | dict[str, str]:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(name).decode()}

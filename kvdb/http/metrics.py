@@ -1,0 +1,65 @@
+"""/metrics: what INFO tells, in Prometheus's text format.
+
+The names are those of the customary exporter for Redis, so that its dashboards work.
+See https://prometheus.io/docs/instrumenting/exposition_formats/.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import kvdb
+from kvdb.commands.info import resident_bytes
+from kvdb.commands.session import Instance
+
+Samples = list[tuple[str, float]]
+
+
+def render_metrics(instance: Instance) -> str:
+    """Return the whole answer."""
+    lines: list[str] = []
+
+    def add(name: str, kind: str, text: str, samples: Samples | float | None) -> None:
+        if samples is None:
+            return
+        lines.append(f"# HELP redis_{name} {text}")
+        lines.append(f"# TYPE redis_{name} {kind}")
+        for labels, value in samples if isinstance(samples, list) else [("", samples)]:
+            lines.append(f"redis_{name}{labels} {value:.17g}")
+
+    store, counts, persistence = instance.store, instance.counts(), instance.persistence
+    sizes = store.sizes()
+    versions = {"kvdb_version": kvdb.__version__, "python_version": platform.python_version()}
+    labels = ",".join(f'{name}="{value}"' for name, value in versions.items())
+    add("up", "gauge", "1: the server answers.", 1)
+    add("instance_info", "gauge", "Versions.", [(f"{{{labels}}}", 1)])
+    uptime = instance.monotonic() - instance.started_at
+    add("uptime_in_seconds", "gauge", "Seconds since the start.", int(uptime))
+    add("connected_clients", "gauge", "Open connections.", len(instance.sessions()))
+    add("config_maxclients", "gauge", "Connections allowed.", instance.config.max_clients)
+    received, rejected = instance.connections_received, instance.connections_rejected
+    add("connections_received_total", "counter", "Connections accepted.", received)
+    add("rejected_connections_total", "counter", "Connections refused.", rejected)
+    add("commands_processed_total", "counter", "Requests of all dialects.", counts["commands"])
+    add("net_input_bytes_total", "counter", "Bytes received.", counts["received"])
+    add("net_output_bytes_total", "counter", "Bytes sent.", counts["sent"])
+    add("memory_used_bytes", "gauge", "Bytes of the budget in use.", store.used_bytes)
+    add("memory_max_bytes", "gauge", "The byte budget; 0: none.", store.max_bytes)
+    add("memory_used_rss_bytes", "gauge", "Physical memory of the process.", resident_bytes())
+    add("keyspace_hits_total", "counter", "Reads that found a value.", store.hits)
+    add("keyspace_misses_total", "counter", "Reads that found none.", store.misses)
+    add("expired_keys_total", "counter", "Keys whose time had come.", store.expired_keys)
+    add("evicted_keys_total", "counter", "Keys that had to go for room.", store.evicted_keys)
+    keys: Samples = [(f'{{db="db{db}"}}', size[0]) for db, size in sizes.items()]
+    expiring: Samples = [(f'{{db="db{db}"}}', size[1]) for db, size in sizes.items()]
+    add("db_keys", "gauge", "Keys by database.", keys)
+    add("db_keys_expiring", "gauge", "Keys with a deadline by database.", expiring)
+    if persistence:
+        ok = persistence.last_error is None
+        add("rdb_last_bgsave_status", "gauge", "1: the last save went well.", ok)
+        add("rdb_bgsave_in_progress", "gauge", "1: saving now.", persistence.in_progress)
+        changes = persistence.changes_since_save
+        add("rdb_changes_since_last_save", "gauge", "Changes not on disk.", changes)
+        moment = persistence.last_save
+        add("rdb_last_save_timestamp_seconds", "gauge", "Time of the last save.", moment)
+    return "\n".join(lines) + "\n"

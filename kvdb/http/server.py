@@ -1,0 +1,213 @@
+"""HTTP on the standard library's ThreadingHTTPServer: reading, refusing, answering.
+
+A browser must not become a weapon: a request for a host that we are not, or sent by another
+site's page, is refused before anything else is looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import logging
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
+
+import kvdb
+from kvdb.commands.session import Instance, Session
+from kvdb.errors import CommandError
+from kvdb.http.api import Api, Request, Response
+from kvdb.server import Door, format_address
+
+log = logging.getLogger(__name__)
+
+_OPEN_PATHS: Final = {"/healthz"}
+"""Answered without a password, and whatever the Host header says: probes have neither."""
+
+
+class HttpServer(Door, ThreadingHTTPServer):
+    """The HTTP door."""
+
+    def __init__(self, host: str, port: int, instance: Instance) -> None:
+        """Raises as Door() does."""
+        self.api = Api(instance)
+        super().__init__(host, port, instance, _Handler)
+
+
+class _Refused(Exception):
+    """A request that is answered with an error; the connection may have to end."""
+
+    def __init__(self, status: int, text: str, close: bool = False) -> None:
+        super().__init__(text)
+        self.status, self.close = status, close
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One client's connection, and every request on it."""
+
+    server: HttpServer
+    protocol_version = "HTTP/1.1"
+    server_version = f"kvdb/{kvdb.__version__}"
+    sys_version = ""
+    timeout = 60  # seconds that a connection may be silent, and a request may take to arrive
+    wbufsize = -1  # headers and body leave together
+    disable_nagle_algorithm = True
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(message)s\n"
+
+    def handle(self) -> None:
+        try:
+            address, local = self.request.getpeername(), self.request.getsockname()
+        except OSError:
+            return  # gone already
+        self.session = Session(
+            self.server.instance,
+            format_address(address),
+            format_address(local),
+            close=lambda: self.server.end(self.request),
+        )
+        if not self.server.instance.admit(self.session):
+            self.raw_requestline = self.requestline = self.command = ""
+            self.request_version = self.protocol_version
+            self.close_connection = True
+            self.send_error(503, "max number of clients reached")
+            return
+        try:
+            super().handle()
+        except OSError:
+            pass  # the client is gone, or somebody ended the connection
+        finally:
+            self.server.instance.dismiss(self.session)
+
+    # --- methods -------------------------------------------------------------------------
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    do_HEAD = do_PUT = do_DELETE = do_OPTIONS = do_POST = do_PATCH = do_GET
+
+    def _answer(self) -> None:
+        self.session.last_active = self.server.instance.monotonic()
+        self.session.counts["commands"] += 1
+        self.session.last_command = self.command.lower()
+        try:
+            body = self._read_body()
+            url = urllib.parse.urlsplit(self.path)
+            if url.path not in _OPEN_PATHS:
+                self._check_sender()
+                self._check_password()
+            response = self._respond(Request(self.command, url.path, url.query, body))
+        except _Refused as refused:
+            self.close_connection = self.close_connection or refused.close
+            response = Response(refused.status, f"{refused}\n".encode())
+        self._send(response)
+
+    def _respond(self, request: Request) -> Response:
+        """Answer a request; one that changed something waits until that is saved, if it must be."""
+        persistence = self.server.instance.persistence
+        try:
+            response = self.server.api.respond(request)
+        except CommandError as error:
+            return Response(507 if error.text.startswith("OOM") else 413, f"{error}\n".encode())
+        except ValueError as error:
+            raise _Refused(400, str(error)) from None
+        except Exception:
+            log.exception("internal error on the HTTP port")
+            return Response(500, b"internal error\n")
+        step = persistence.take_step() if persistence else 0
+        if persistence and step and not persistence.wait_until_durable(step):
+            return Response(507, f"not saved: {persistence.last_error}\n".encode())
+        return response
+
+    def _send(self, response: Response) -> None:
+        self.send_response(response.status)
+        headers = {
+            "Content-Type": response.content_type,
+            "Content-Length": str(len(response.body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; "
+            "base-uri 'none'; frame-ancestors 'none'",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            **response.headers,
+        }
+        if response.status == 204:
+            del headers["Content-Length"], headers["Content-Type"]
+        if response.status == 401:
+            headers["WWW-Authenticate"] = 'Basic realm="kvdb", charset="UTF-8"'
+        if self.close_connection:
+            headers["Connection"] = "close"
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD" and response.status != 204:
+            self.wfile.write(response.body)
+            self.session.counts["sent"] += len(response.body)
+
+    # --- what is refused -----------------------------------------------------------------
+
+    def _read_body(self) -> bytes:
+        """Return the request's body. Its length must be stated, once, and be within the limit."""
+        lengths = self.headers.get_all("Content-Length", [])
+        if self.headers.get("Transfer-Encoding"):
+            raise _Refused(400 if lengths else 411, "state the length of the body", close=True)
+        if not lengths:
+            return b""
+        if len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdigit()):
+            raise _Refused(400, "bad Content-Length", close=True)
+        limit = self.server.instance.config.max_value_bytes
+        if len(lengths[0]) > 15 or int(lengths[0]) > limit:
+            raise _Refused(413, f"a value may have {limit} bytes (--max-value-mb)", close=True)
+        body = self.rfile.read(int(lengths[0]))
+        if len(body) < int(lengths[0]):
+            raise _Refused(400, "the body was cut short", close=True)
+        self.session.counts["received"] += len(body)
+        return body
+
+    def _check_sender(self) -> None:
+        """Refuse what another site's page has sent, and a Host that is not ours.
+
+        With a name of its own that points here, a foreign site would pass for us otherwise
+        (DNS rebinding); addresses cannot be made to point elsewhere.
+        """
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) > 1 or (not hosts and self.request_version != "HTTP/1.0"):
+            raise _Refused(400, "bad Host", close=True)
+        host = hosts[0] if hosts else ""
+        if hosts and not self._is_ours(host):
+            raise _Refused(403, f"this is not {host[:100]} (--http-hosts allows a name)")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
+            raise _Refused(403, "sent by another site")
+        if self.headers.get("Sec-Fetch-Site", "none").lower() not in ("none", "same-origin"):
+            raise _Refused(403, "sent by another site")
+
+    def _is_ours(self, host: str) -> bool:
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        name = name.strip("[]").lower()
+        config = self.server.instance.config
+        if name in ("localhost", config.host.lower(), *config.http_hosts):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _check_password(self) -> None:
+        if self.server.instance.config.password is None:
+            return
+        kind, _, credentials = self.headers.get("Authorization", "").partition(" ")
+        try:
+            _, colon, password = base64.b64decode(credentials, validate=True).partition(b":")
+        except binascii.Error:
+            colon, password = b"", b""
+        if kind.lower() != "basic" or not colon or not self.server.instance.password_is(password):
+            raise _Refused(401, "password required")
+
+    # --- hooks of http.server ------------------------------------------------------------
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        log.debug("client %s: " + format, self.client_address, *arguments)

@@ -1,0 +1,362 @@
+"""The journal: every change, in groups, into an SQLite file that any SQLite tool can read.
+
+    sqlite3 database.sqlite 'select key, value from entries'
+
+The store's change feed tells what has changed; one thread writes it down, many changes in one
+transaction. What is text stands there as text, the rest as blobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from kvdb.entry import Change, Entry, Flush, Key, key_in, split_key
+from kvdb.persistence import PersistenceError
+from kvdb.store import Store
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION: Final = 1
+_RETRY: Final = 1.0  # seconds between attempts while the disk refuses
+_RETRY_ALWAYS: Final = 0.05  # the same where clients are waiting for the outcome
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS entries (
+    db INTEGER NOT NULL,           -- database, 0 to 15
+    key NOT NULL,                  -- text, or a blob where it is not UTF-8
+    value NOT NULL,                -- likewise
+    expires_at REAL,               -- Unix seconds; NULL: never
+    client_flags INTEGER NOT NULL, -- memcached's number per value
+    PRIMARY KEY (db, key)
+) WITHOUT ROWID
+"""
+_READ_ALL: Final = "SELECT db, key, value, expires_at, client_flags FROM entries"
+_READ_ONE: Final = _READ_ALL + " WHERE db = ? AND key = ?"
+_WRITE: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)"
+_DELETE: Final = "DELETE FROM entries WHERE db = ? AND key = ?"
+_DELETE_DB: Final = "DELETE FROM entries WHERE db = ?"
+_DELETE_ALL: Final = "DELETE FROM entries"
+
+
+class Fsync(enum.Enum):
+    """When a write is on disk, under Redis's names for it."""
+
+    ALWAYS = "always"  # before it is answered
+    EVERYSEC = "everysec"  # a second later at most
+    NEVER = "never"  # when the operating system likes
+
+
+class Journal:
+    """Writes a store's changes to an SQLite file.
+
+    `_changed` guards what is waiting to be written and the figures. The listener takes it
+    under the store's lock for a moment; nobody takes the store's lock while holding it.
+    `_writing` is held by whoever uses the database connection; it comes before the store's.
+    """
+
+    def __init__(self, store: Store, path: Path, fsync: Fsync) -> None:
+        """Open the file, and create it if it does not exist. Raises PersistenceError."""
+        self._store = store
+        self.path = path
+        self.fsync = fsync
+        self._writing = threading.Lock()
+        self._changed = threading.Condition()
+        self._waiting: dict[Key, Entry | None] = {}  # None: gone
+        self._flushed: set[int | None] = set()  # databases flushed before that; None: every one
+        self._told = 0  # number of the last atomic step that the feed has told
+        self._durable = 0  # number of the last step that is on disk, or has been undone
+        self._undone: list[range] = []  # steps that were undone because the disk refused
+        self._own = threading.local()  # .step: the last step of this thread
+        self._stopping = False
+        self.last_save = store.clock()  # Unix seconds of the last commit
+        self.last_duration: float | None = None
+        self.last_error: str | None = None
+        self.saves = 0
+        self._thread = threading.Thread(target=self._loop, name="journal", daemon=True)
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise PersistenceError(
+                f"{path} cannot be used: {error}. It was left untouched: put a good copy in its "
+                "place, or move it away to start empty"
+            ) from None
+
+    def _prepare(self) -> None:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > FORMAT_VERSION:
+            raise PersistenceError(f"{self.path} was written by a newer kvdb: start that one")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        # In WAL mode only FULL syncs at each commit; NORMAL would lose commits in a power cut.
+        level = "OFF" if self.fsync is Fsync.NEVER else "FULL"
+        self._database.execute(f"PRAGMA synchronous = {level}")
+        self._database.execute(_SCHEMA)
+        self._database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def load(self) -> int:
+        """Fill the store; return the number of entries in the file. Raises PersistenceError."""
+        count = 0
+
+        def entries() -> Iterator[tuple[Key, Entry]]:
+            nonlocal count
+            for row in self._database.execute(_READ_ALL):
+                count += 1
+                if count % 1_000_000 == 0:
+                    log.info("%s: %d entries loaded", self.path, count)
+                yield _decode_row(row)
+
+        try:
+            did_not_fit = self._store.restore(entries())
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            raise PersistenceError(
+                f"{self.path} is damaged: {error}. It was left untouched: put a good copy in its "
+                "place, or move it away to start empty"
+            ) from None
+        if did_not_fit:
+            log.warning(
+                "%s: %d of %d entries do not fit into the budget (--max-mb) and were left out",
+                self.path, did_not_fit, count,
+            )  # fmt: skip
+        return count
+
+    def start(self) -> None:
+        """Write down every change from now on."""
+        self._store.add_listener(self._listen)
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Write down what is waiting and close the file; tell whether nothing was lost."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._store.remove_listener(self._listen)
+        written = self._write_down()
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        return written
+
+    # --- what sessions ask ---------------------------------------------------------------
+
+    def take_step(self) -> int:
+        """Return the number of this thread's last step if its durability must be awaited, or 0."""
+        if self.fsync is not Fsync.ALWAYS:
+            return 0
+        step: int = getattr(self._own, "step", 0)
+        self._own.step = 0
+        return step
+
+    def wait_until_durable(self, step: int) -> bool:
+        """Wait until a step is on disk; False if the disk refused it and it has been undone."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._durable >= step)
+            return not any(step in steps for steps in self._undone)
+
+    @property
+    def changes_since_save(self) -> int:
+        """How many keys are waiting to be written."""
+        with self._changed:
+            return len(self._waiting) + len(self._flushed)
+
+    @property
+    def in_progress(self) -> bool:
+        return self._writing.locked()
+
+    def save(self) -> None:
+        """Write down what is waiting. Raises PersistenceError."""
+        if not self._write_down():
+            raise PersistenceError(self.last_error or "the disk refuses")
+
+    def save_soon(self) -> bool:
+        """Have the thread write down what is waiting now."""
+        with self._changed:
+            self._changed.notify_all()
+        return True
+
+    def interval_changed(self) -> None:
+        """The journal has none."""
+
+    # --- the thread ----------------------------------------------------------------------
+
+    def _listen(self, facts: Sequence[Change | Flush]) -> None:
+        with self._changed:
+            for fact in facts:
+                if isinstance(fact, Change):
+                    self._waiting[fact.key] = fact.entry
+                elif fact.db is None:
+                    self._waiting.clear()
+                    self._flushed = {None}
+                else:
+                    for key in [key for key in self._waiting if split_key(key)[0] == fact.db]:
+                        del self._waiting[key]
+                    self._flushed.add(fact.db)
+            self._told += 1
+            self._own.step = self._told
+            if self.fsync is Fsync.ALWAYS:
+                self._changed.notify_all()
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                if self.fsync is Fsync.ALWAYS:
+                    self._changed.wait_for(lambda: self._stopping or self._durable < self._told)
+                else:
+                    self._changed.wait_for(lambda: self._stopping, timeout=1.0)
+                if self._stopping:
+                    return
+            if not self._write_down():
+                time.sleep(_RETRY_ALWAYS if self.fsync is Fsync.ALWAYS else _RETRY)
+
+    def _write_down(self) -> bool:
+        """Write what is waiting in one transaction; tell whether that went well."""
+        with self._writing:
+            with self._changed:
+                if self._durable == self._told and not self._waiting and not self._flushed:
+                    return True
+                waiting, self._waiting = self._waiting, {}
+                flushed, self._flushed = self._flushed, set()
+                step = self._told
+            started = time.monotonic()
+            try:
+                self._commit(waiting, flushed)
+            except sqlite3.Error as error:
+                self._report(str(error))
+                if self.fsync is Fsync.ALWAYS:
+                    self._undo(waiting, flushed)
+                else:
+                    self._keep_waiting(waiting, flushed)
+                return False
+            self._report(None)
+            with self._changed:
+                self._durable = step
+                self.last_save = self._store.clock()
+                self.last_duration = time.monotonic() - started
+                self.saves += 1
+                self._changed.notify_all()
+            return True
+
+    def _commit(self, waiting: dict[Key, Entry | None], flushed: set[int | None]) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for db in flushed:
+                self._database.execute(*((_DELETE_ALL,) if db is None else (_DELETE_DB, (db,))))
+            gone = [_encode_key(key) for key, entry in waiting.items() if entry is None]
+            self._database.executemany(_DELETE, gone)
+            self._database.executemany(_WRITE, _encode_rows(waiting))
+            self._database.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+
+    def _report(self, error: str | None) -> None:
+        """Log once per change of state, not once per attempt."""
+        with self._changed:
+            before, self.last_error = (
+                self.last_error,
+                error and f"cannot write {self.path}: {error}",
+            )
+        if error and not before:
+            log.error("journal: %s; trying again", self.last_error)
+        elif before and not error:
+            log.info("journal: writing %s works again", self.path)
+
+    def _keep_waiting(self, waiting: dict[Key, Entry | None], flushed: set[int | None]) -> None:
+        """Put back what could not be written, under what has come since."""
+        with self._changed:
+            if None not in self._flushed:
+                newer = {split_key(key)[0] for key in waiting} & self._flushed
+                kept = {k: entry for k, entry in waiting.items() if split_key(k)[0] not in newer}
+                self._waiting = kept | self._waiting
+                self._flushed |= flushed
+
+    def _undo(self, waiting: dict[Key, Entry | None], flushed: set[int | None]) -> None:
+        """Give the store back what the file holds of every key that nobody was told of yet.
+
+        The store's lock is held while the file is read: rare, and nobody may see more of what
+        is being taken back.
+        """
+        with self._store.atomic():
+            with self._changed:
+                keys = {**waiting, **self._waiting}.keys()
+                everything = bool(flushed or self._flushed)
+                self._waiting, self._flushed = {}, set()
+            self._store.remove_listener(self._listen)
+            try:
+                if everything:
+                    self._store.flush()
+                    rows = self._database.execute(_READ_ALL)
+                    self._store.put_back(map(_decode_row, rows))
+                else:
+                    self._store.put_back(self._read(keys))
+            except sqlite3.Error:
+                log.exception("journal: refused writes could not be undone")
+            finally:
+                self._store.add_listener(self._listen)
+            with self._changed:
+                self._undone = [*self._undone[-100:], range(self._durable + 1, self._told + 1)]
+                self._durable = self._told
+                self._changed.notify_all()
+
+    def _read(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Entry | None]]:
+        for key in keys:
+            row = self._database.execute(_READ_ONE, _encode_key(key)).fetchone()
+            entry = None if row is None else _decode_row(row)[1]
+            if entry and entry.expires_at is not None and entry.expires_at <= self._store.clock():
+                entry = None  # it would only expire again
+            yield key, entry
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+
+def _encode(data: bytes) -> str | bytes:
+    """Return what is text as text, so that SQLite's tools show it; a NUL would cut it there."""
+    try:
+        return data if b"\0" in data else data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _decode(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, int | float):  # written by hand: insert into entries values (..., 5, ...)
+        return str(value).encode()
+    raise ValueError(f"{value!r} is neither text nor a blob")
+
+
+def _encode_key(key: Key) -> tuple[int, str | bytes]:
+    db, name = split_key(key)
+    return db, _encode(name)
+
+
+def _encode_rows(
+    waiting: dict[Key, Entry | None],
+) -> Iterator[tuple[int, str | bytes, str | bytes, float | None, int]]:
+    for key, entry in waiting.items():
+        if entry is not None:
+            db, name = _encode_key(key)
+            yield db, name, _encode(entry.value), entry.expires_at, entry.client_flags
+
+
+def _decode_row(row: Sequence[object]) -> tuple[Key, Entry]:
+    db, name, value, expires_at, client_flags = row
+    if not isinstance(db, int) or not isinstance(client_flags, int):
+        raise ValueError("db and client_flags must be integers")
+    if expires_at is not None and not isinstance(expires_at, int | float):
+        raise ValueError("expires_at must be a number")
+    return key_in(db, _decode(name)), Entry(
+        _decode(value), None if expires_at is None else float(expires_at), client_flags
+    )

@@ -1,0 +1,142 @@
+"""The Haus dialect: text lines in, one JSON object per line out, all-or-nothing transactions.
+
+    PUT a 1        {"status": "Ok"}
+    GET a          {"status": "Ok", "result": "1"}
+    START          {"status": "Ok"}
+    COMMIT         {"status": "Ok"}
+
+Commands in any case; keys hold no spaces; spaces count only inside PUT's value. What is PUT
+and DELeted between START and COMMIT is seen by this session at once, by all others in one step.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+
+from kvdb.buffer import LineTooLong
+from kvdb.commands.session import Session
+from kvdb.errors import CommandError
+from kvdb.protocols import RequestLoop
+from kvdb.writes import PendingWrites, TransactionEnded
+
+log = logging.getLogger(__name__)
+
+_LINE = re.compile(rb"\s*(\S+)(?:\s+(\S+)(?:\s+(.*?))?)?\s*", re.DOTALL)
+_HTTP_REQUEST = re.compile(rb"[A-Za-z]+ \S+ HTTP/1\.[01]\s*\Z")
+
+
+class HausError(Exception):
+    """A request that is refused; the text becomes `mesg`."""
+
+
+class Haus(RequestLoop):
+    """One client's conversation on the Haus port."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._store = session.store
+
+    def _answer_next(self) -> bytes | None:
+        try:
+            line = self._buffer.take_line(2 * self.session.instance.config.max_value_bytes)
+        except LineTooLong:
+            self.closing = True
+            return _line({"status": "Error", "mesg": "The line is too long!"})
+        if line is None:
+            return None
+        if _HTTP_REQUEST.match(line):  # a web page must not drive the store
+            log.warning("client %s: an HTTP request on the Haus port", self.session.address)
+            self.closing = True
+            return None
+        if not line.strip():
+            return b""
+        self.session.counts["commands"] += 1
+        try:
+            return _line({"status": "Ok"} | self._answer(line))
+        except TransactionEnded as error:
+            self.session.writes = None
+            return _line({"status": "Error", "mesg": str(error)})
+        except HausError as error:
+            return _line({"status": "Error", "mesg": str(error)})
+        except CommandError as error:
+            return _line({"status": "Error", "mesg": error.text.removeprefix("ERR ")})
+        except Exception:
+            log.exception("internal error on the Haus port")
+            return _line({"status": "Error", "mesg": "Internal error!"})
+
+    def _not_saved(self, reason: str) -> bytes:
+        return _line({"status": "Error", "mesg": f"Not saved: {reason}"})
+
+    def _answer(self, line: bytes) -> dict[str, str]:
+        """Carry out a line; return what the reply says beside its status."""
+        match = _LINE.fullmatch(line)
+        assert match is not None, "a line that is not blank has a first word"
+        name, key, value = match[1].upper(), match[2], match[3]
+        self.session.last_command = name[:20].decode("ascii", "replace").lower()
+        if not self.session.authenticated and name not in (b"AUTH", b"QUIT"):
+            raise HausError("Authentication required: AUTH password")
+        arguments = (key is not None) + (value is not None and value != b"")
+        match name, arguments:
+            case b"PUT", 2:
+                self._put(key, value)
+            case b"GET", 1:
+                return self._get(key)
+            case ((b"DEL" | b"DELETE"), 1):
+                if not self._delete(key):
+                    return {"mesg": "Key not found!"}
+            case b"START", 0:
+                if self.session.writes is not None:
+                    raise HausError("A transaction is open already!")
+                self.session.start_writes()
+            case b"COMMIT", 0:
+                self._end_transaction().commit(self._store)
+            case b"ROLLBACK", 0:
+                self._end_transaction()
+            case b"AUTH", 1:
+                if not self.session.instance.password_is(key):
+                    raise HausError("Wrong password!")
+                self.session.authenticated = True
+            case b"QUIT", 0:
+                self.closing = True
+            case ((b"PUT" | b"GET" | b"DEL" | b"DELETE" | b"START" | b"COMMIT" | b"ROLLBACK"), _):
+                raise HausError("Wrong number of arguments!")
+            case _:
+                raise HausError("Unknown command!")
+        return {}
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        limit = self.session.instance.config.max_value_bytes
+        if len(value) > limit:
+            raise HausError(f"The value is longer than {limit} bytes (--max-value-mb)!")
+        if self.session.writes is None:
+            self._store.set(key, value)
+        else:
+            self.session.writes.put(key, value)
+
+    def _get(self, key: bytes) -> dict[str, str]:
+        writes = self.session.writes
+        value = self._store.get(key) if writes is None else writes.get(self._store, key)
+        if value is None:
+            raise HausError("Key not found!")
+        try:
+            return {"result": value.decode()}
+        except UnicodeDecodeError:
+            return {"result": base64.b64encode(value).decode(), "encoding": "base64"}
+
+    def _delete(self, key: bytes) -> bool:
+        if self.session.writes is None:
+            return bool(self._store.delete(key))
+        return self.session.writes.delete(self._store, key)
+
+    def _end_transaction(self) -> PendingWrites:
+        writes, self.session.writes = self.session.writes, None
+        if writes is None:
+            raise HausError("No transaction is open!")
+        return writes
+
+
+def _line(reply: dict[str, str]) -> bytes:
+    return json.dumps(reply, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,491 @@
+"""memcached's text protocol, after its doc/protocol.txt and what memcached 1.6 answers.
+
+The classic commands are here, the meta commands in `memcached_meta`. Keys live in database 0,
+flags beside the value, and a cas token is the store's version: a write through any other door
+breaks it. Errors are in memcached's words, and after each the connection is in step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from typing import Final
+
+import kvdb
+from kvdb.buffer import LineTooLong
+from kvdb.commands.info import resident_bytes
+from kvdb.commands.session import Session
+from kvdb.entry import Entry, EvictionPolicy
+from kvdb.errors import CommandError, OutOfMemory
+from kvdb.protocols import RequestLoop
+from kvdb.protocols.memcached_meta import MetaCommands
+from kvdb.protocols.memcached_values import (
+    BAD_CHUNK,
+    BAD_DELTA,
+    BAD_EXPTIME,
+    BAD_FORMAT,
+    ERROR,
+    INTERNAL,
+    MAX_KEY,
+    NO_MEMORY,
+    NOT_A_NUMBER,
+    TOO_LARGE,
+    UNAUTHENTICATED,
+    add_wrapping,
+    deadline,
+    parse_exptime,
+    parse_unsigned,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_LINE: Final = 64 * 1024
+MAX_GET_LINE: Final = 4 * 1024 * 1024
+"""A get may name thousands of keys: lines of 187 KB have been seen."""
+
+_HTTP_REQUEST = re.compile(rb"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH|CONNECT) \S+ HTTP/")
+
+
+class Memcached(RequestLoop):
+    """One client's conversation on the memcached port."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.store = session.store
+        self._storing: Callable[[bytes], bytes] | None = None  # waits for its data block
+        self._length = 0  # of that data block
+        self._to_skip = 0  # bytes of a data block that nobody wants
+        self._reply_after_skip = b""
+        self._meta = MetaCommands(self)
+
+    # --- the stream ----------------------------------------------------------------------
+
+    def _answer_next(self) -> bytes | None:
+        try:
+            if self._to_skip:
+                return self._skip()
+            if self._storing:
+                return self._store_data()
+            return self._answer_line()
+        except LineTooLong:
+            self.closing = True
+            return None
+        except CommandError as error:  # of the store
+            return NO_MEMORY if isinstance(error, OutOfMemory) else TOO_LARGE
+        except Exception:
+            log.exception("internal error on the memcached port")
+            return INTERNAL
+
+    def _not_saved(self, reason: str) -> bytes:
+        return b"SERVER_ERROR not saved: %b\r\n" % reason.encode()
+
+    def _answer_line(self) -> bytes | None:
+        first = self._buffer.first_byte()
+        if first == 0x80:  # the binary protocol, which memcached itself has deprecated
+            self.closing = True
+            return None
+        line = self._buffer.take_line(MAX_GET_LINE if first == ord("g") else MAX_LINE)
+        if line is None:
+            return None
+        if _HTTP_REQUEST.match(line):  # a web page must not drive the store
+            log.warning("client %s: an HTTP request on the memcached port", self.session.address)
+            self.closing = True
+            return None
+        words = line.split()
+        name = words[0] if words else b""
+        self.session.counts["commands"] += 1
+        self.session.last_command = name[:20].decode("ascii", "replace")
+        if not self.session.authenticated:
+            return self._authenticate(words)
+        handler = _COMMANDS.get(name)
+        if handler is not None:
+            return handler(self, words)
+        return self._meta.answer(words) if name in MetaCommands.NAMES else ERROR
+
+    def expect_data(self, length: int, store: Callable[[bytes], bytes]) -> bytes | None:
+        """Have `store` called with the data block of a line; return the reply if it is there."""
+        if length > self.session.instance.config.max_value_bytes:
+            return self.skip_data(length, TOO_LARGE)
+        self._length, self._storing = length, store
+        return self._store_data()
+
+    def skip_data(self, length: int, reply: bytes) -> bytes | None:
+        """Read a data block over, then answer with `reply`."""
+        self._to_skip, self._reply_after_skip = length + 2, reply
+        return self._skip()
+
+    def _skip(self) -> bytes | None:
+        self._to_skip -= self._buffer.skip(self._to_skip)
+        return None if self._to_skip else self._reply_after_skip
+
+    def _store_data(self) -> bytes | None:
+        data = self._buffer.take(self._length + 2)
+        if data is None:
+            return None
+        store, self._storing = self._storing, None
+        assert store is not None
+        if data[-2:] != b"\r\n":
+            return BAD_CHUNK
+        return store(data[:-2])
+
+    def _authenticate(self, words: list[bytes]) -> bytes | None:
+        """Take a password as memcached does: `set` with any key and `username password` as data."""
+        length = parse_unsigned(words[4], 20) if len(words) == 5 and words[0] == b"set" else None
+        if length is None:
+            self.closing = words[:1] == [b"quit"]
+            return b"" if self.closing else UNAUTHENTICATED
+
+        def check(data: bytes) -> bytes:
+            password = data.partition(b" ")[2]
+            if not self.session.instance.password_is(password):
+                return b"CLIENT_ERROR authentication failure\r\n"
+            self.session.authenticated = True
+            return b"STORED\r\n"
+
+        return self.expect_data(length, check)
+
+    def count(self, name: str) -> None:
+        self.session.counts[name] += 1
+
+    # --- storing -------------------------------------------------------------------------
+
+    def _storage(self, words: list[bytes]) -> bytes | None:
+        """set add replace append prepend cas: read the line, then wait for the data."""
+        name, with_cas = words[0], words[0] == b"cas"
+        if not 5 + with_cas <= len(words) <= 6 + with_cas:
+            if (
+                with_cas
+                and len(words) == 5
+                and (length := parse_unsigned(words[4], 31)) is not None
+            ):
+                return self.skip_data(length, BAD_FORMAT)  # only the token is missing
+            return ERROR
+        key, noreply = words[1], words[-1] == b"noreply"
+        flags, exptime = parse_unsigned(words[2], 32), parse_exptime(words[3])
+        length = parse_unsigned(words[4], 31)
+        token = parse_unsigned(words[5]) if with_cas else 0
+        if length is None:
+            self.closing = True  # nobody knows where the data ends: it must not run as commands
+            return BAD_FORMAT
+        if flags is None or exptime is None or token is None or len(key) > MAX_KEY:
+            return self.skip_data(length, BAD_FORMAT)
+        self.count("cmd_set")
+        if name == b"set" and length > self.session.instance.config.max_value_bytes:
+            # As in memcached, the old value goes too: better none than one that is out of date.
+            self.store.delete(key)
+        expires_at = deadline(exptime, self.store.clock())
+
+        def store(data: bytes) -> bytes:
+            try:
+                reply = self.put(name, key, Entry(data, expires_at, flags), token)
+            except CommandError:
+                if name == b"set":
+                    self.store.delete(key)
+                raise
+            return b"" if noreply else reply
+
+        return self.expect_data(length, store)
+
+    def put(self, name: bytes, key: bytes, entry: Entry, token: int) -> bytes:
+        """Carry out a storage command; return its reply."""
+        with self.store.atomic():
+            old = self.store.entry(key)
+            match name:
+                case b"add" if old:
+                    self.store.touch(key)
+                    return b"NOT_STORED\r\n"
+                case b"replace" | b"append" | b"prepend" if not old:
+                    return b"NOT_STORED\r\n"
+                case b"append" | b"prepend":
+                    assert old is not None
+                    pair = (
+                        (old.value, entry.value) if name == b"append" else (entry.value, old.value)
+                    )
+                    entry = old._replace(value=b"".join(pair))
+                    if len(entry.value) > self.session.instance.config.max_value_bytes:
+                        return TOO_LARGE
+                case b"cas":
+                    if old is None:
+                        self.count("cas_misses")
+                        return b"NOT_FOUND\r\n"
+                    if not self.store.unchanged(key, token):
+                        self.count("cas_badval")
+                        return b"EXISTS\r\n"
+                    self.count("cas_hits")
+            self.write(key, entry)
+        return b"STORED\r\n"
+
+    def write(self, key: bytes, entry: Entry) -> None:
+        """Store an entry; one that has expired already only takes away what was there."""
+        if entry.expires_at is not None and entry.expires_at <= self.store.clock():
+            self.store.delete(key)
+        else:
+            self.store.set(
+                key, entry.value, expires_at=entry.expires_at, client_flags=entry.client_flags
+            )
+
+    # --- retrieving ----------------------------------------------------------------------
+
+    def _get(self, words: list[bytes]) -> bytes:
+        return self._retrieve(words[1:], words[0] == b"gets", None)
+
+    def _get_and_touch(self, words: list[bytes]) -> bytes:
+        if len(words) < 3:
+            return ERROR
+        exptime = parse_exptime(words[1])
+        if exptime is None:
+            return BAD_EXPTIME
+        return self._retrieve(words[2:], words[0] == b"gats", exptime)
+
+    def _retrieve(self, keys: list[bytes], with_cas: bool, exptime: int | None) -> bytes:
+        if not keys:
+            return ERROR
+        if any(len(key) > MAX_KEY for key in keys):
+            return BAD_FORMAT
+        replies = []
+        store = self.store
+        with store.atomic():
+            for key in keys:
+                entry = store.get_entry(key)
+                if exptime is not None:
+                    self.count("cmd_touch")
+                    self.count("touch_hits" if entry else "touch_misses")
+                if entry is None:
+                    continue
+                if exptime is not None:
+                    store.set_deadline(key, deadline(exptime, store.clock()))
+                token = b" %d" % store.version(key) if with_cas else b""
+                replies.append(
+                    b"VALUE %b %d %d%b\r\n%b\r\n"
+                    % (key, entry.client_flags, len(entry.value), token, entry.value)
+                )
+        replies.append(b"END\r\n")
+        return b"".join(replies)
+
+    # --- changing ------------------------------------------------------------------------
+
+    def _delete(self, words: list[bytes]) -> bytes:
+        if not 2 <= len(words) <= 4:
+            return ERROR
+        # A hold time of 0 is what old clients send; nothing else is taken.
+        if words[2:] not in ([], [b"0"], [b"noreply"], [b"0", b"noreply"]):
+            return b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
+        if len(words[1]) > MAX_KEY:
+            return BAD_FORMAT
+        deleted = self.store.delete(words[1])
+        self.count("delete_hits" if deleted else "delete_misses")
+        if words[-1] == b"noreply":
+            return b""
+        return b"DELETED\r\n" if deleted else b"NOT_FOUND\r\n"
+
+    def _arithmetic(self, words: list[bytes]) -> bytes:
+        if not 3 <= len(words) <= 4:
+            return ERROR
+        name, key, noreply = words[0].decode(), words[1], words[-1] == b"noreply"
+        if len(key) > MAX_KEY:
+            return BAD_FORMAT
+        delta = parse_unsigned(words[2])
+        if delta is None:
+            return BAD_DELTA
+        with self.store.atomic():
+            entry = self.store.entry(key)
+            if entry is None:
+                self.count(f"{name}_misses")
+                return b"" if noreply else b"NOT_FOUND\r\n"
+            value = add_wrapping(entry.value, delta if name == "incr" else -delta)
+            if value is None:
+                return NOT_A_NUMBER
+            self.count(f"{name}_hits")
+            self.store.update(key, lambda old: value)
+        return b"" if noreply else value.rstrip() + b"\r\n"
+
+    def _touch(self, words: list[bytes]) -> bytes:
+        if not 3 <= len(words) <= 4:
+            return ERROR
+        if len(words[1]) > MAX_KEY:
+            return BAD_FORMAT
+        exptime = parse_exptime(words[2])
+        if exptime is None:
+            return BAD_EXPTIME
+        self.count("cmd_touch")
+        touched = self.store.set_deadline(words[1], deadline(exptime, self.store.clock()))
+        self.count("touch_hits" if touched else "touch_misses")
+        if words[-1] == b"noreply":
+            return b""
+        return b"TOUCHED\r\n" if touched else b"NOT_FOUND\r\n"
+
+    def _flush_all(self, words: list[bytes]) -> bytes:
+        noreply = words[-1] == b"noreply"
+        delays = words[1 : len(words) - noreply]
+        if len(delays) > 1:
+            return ERROR
+        exptime = parse_exptime(delays[0]) if delays else 0
+        if exptime is None:
+            return BAD_EXPTIME
+        self.count("cmd_flush")
+        now = self.store.clock()
+        flush_at = deadline(exptime, now)
+        if flush_at is None or flush_at <= now:
+            self.store.flush_later(None)
+            self.store.flush(0)
+        else:
+            self.store.flush_later(flush_at)
+        return b"" if noreply else b"OK\r\n"
+
+    # --- the server ----------------------------------------------------------------------
+
+    def _version(self, words: list[bytes]) -> bytes:
+        return b"VERSION %b\r\n" % VERSION.encode()
+
+    def _verbosity(self, words: list[bytes]) -> bytes:
+        if words[-1] == b"noreply":
+            return b""
+        if len(words) != 2:
+            return ERROR
+        return b"OK\r\n" if parse_unsigned(words[1]) is not None else BAD_FORMAT
+
+    def _quit(self, words: list[bytes]) -> bytes:
+        self.closing = True
+        return b""
+
+    def _shutdown(self, words: list[bytes]) -> bytes:
+        return b"ERROR: shutdown not enabled\r\n"
+
+    def _stats(self, words: list[bytes]) -> bytes:
+        match words[1:]:
+            case []:
+                return _listed(self._general())
+            case [b"settings"]:
+                return _listed(self._settings())
+            case [b"reset"]:
+                self.session.instance.reset_statistics()
+                return b"RESET\r\n"
+            case [b"items"] | [b"slabs"] | [b"sizes"]:
+                # There are no slabs: one class holds everything.
+                return _listed(self._classes(words[1]))
+            case [b"conns"]:
+                return _listed(self._connections())
+            case [b"detail", b"on"] | [b"detail", b"off"]:
+                return b"OK\r\n"
+            case [b"detail", b"dump"]:
+                return _listed({})
+            case [b"detail", *_]:
+                return b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
+            case _:
+                return ERROR
+
+    def _general(self) -> dict[str, object]:
+        instance, store = self.session.instance, self.store
+        counts, times = instance.counts(), os.times()
+        sizes = store.sizes()
+        figures: dict[str, object] = {
+            "pid": os.getpid(),
+            "uptime": int(instance.monotonic() - instance.started_at),
+            "time": int(store.clock()),
+            "version": VERSION,
+            "pointer_size": 64,
+            "rusage_user": f"{times.user:.6f}",
+            "rusage_system": f"{times.system:.6f}",
+            "max_connections": instance.config.max_clients,
+            "curr_connections": len(instance.sessions()),
+            "total_connections": instance.connections_received,
+            "rejected_connections": instance.connections_rejected,
+            "cmd_get": store.hits + store.misses,
+            "cmd_set": counts["cmd_set"],
+            "cmd_flush": counts["cmd_flush"],
+            "cmd_touch": counts["cmd_touch"],
+            "get_hits": store.hits,
+            "get_misses": store.misses,
+            "get_expired": 0,
+            "get_flushed": 0,
+        }
+        for name in ("delete", "incr", "decr", "cas", "touch"):
+            for outcome in ("misses", "hits"):
+                figures[f"{name}_{outcome}"] = counts[f"{name}_{outcome}"]
+        return figures | {
+            "cas_badval": counts["cas_badval"],
+            "bytes_read": counts["received"],
+            "bytes_written": counts["sent"],
+            "limit_maxbytes": store.max_bytes,
+            "accepting_conns": 1,
+            "listen_disabled_num": 0,
+            "threads": len(instance.sessions()),
+            "bytes": store.used_bytes,
+            "rss": resident_bytes() or 0,
+            "curr_items": sizes.get(0, (0, 0, 0))[0],
+            "total_items": store.changes,
+            "evictions": store.evicted_keys,
+            "reclaimed": store.expired_keys,
+        }
+
+    def _settings(self) -> dict[str, object]:
+        config, policy = self.session.instance.config, self.store.policy
+        return {
+            "maxbytes": self.store.max_bytes,
+            "maxconns": config.max_clients,
+            "tcpport": config.memcached_port,
+            "udpport": 0,
+            "inter": config.host,
+            "verbosity": 0,
+            "evictions": "off" if policy is EvictionPolicy.NOEVICTION else "on",
+            "cas_enabled": "yes",
+            "auth_enabled_sasl": "no",
+            "auth_enabled_ascii": "yes" if config.password else "no",
+            "item_size_max": config.max_value_bytes,
+            "maxconns_fast": "yes",
+            "idle_timeout": f"{config.idle_timeout:g}",
+            "detail_enabled": "no",
+        }
+
+    def _classes(self, kind: bytes) -> dict[str, object]:
+        keys = self.store.sizes().get(0, (0, 0, 0))[0]
+        if kind == b"sizes":
+            return {"sizes_status": "disabled"}
+        if kind == b"slabs":
+            return {"active_slabs": 1, "total_malloced": self.store.used_bytes}
+        if not keys:
+            return {}
+        return {
+            "items:1:number": keys,
+            "items:1:mem_requested": self.store.used_bytes,
+            "items:1:evicted": self.store.evicted_keys,
+            "items:1:reclaimed": self.store.expired_keys,
+        }
+
+    def _connections(self) -> dict[str, object]:
+        now = self.session.instance.monotonic()
+        figures: dict[str, object] = {}
+        for session in self.session.instance.sessions():
+            figures[f"{session.id}:addr"] = f"tcp:{session.address}"
+            figures[f"{session.id}:listen_addr"] = f"tcp:{session.local_address}"
+            figures[f"{session.id}:secs_since_last_cmd"] = int(now - session.last_active)
+        return figures
+
+
+VERSION: Final = f"1.6.18-kvdb-{kvdb.__version__}"
+"""The memcached whose answers ours follow, for clients that decide by it what they may send."""
+
+
+def _listed(figures: dict[str, object]) -> bytes:
+    lines = [f"STAT {name} {value}\r\n" for name, value in figures.items()]
+    return "".join([*lines, "END\r\n"]).encode()
+
+
+_COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] = {
+    **dict.fromkeys(
+        (b"set", b"add", b"replace", b"append", b"prepend", b"cas"), Memcached._storage
+    ),
+    **dict.fromkeys((b"get", b"gets"), Memcached._get),
+    **dict.fromkeys((b"gat", b"gats"), Memcached._get_and_touch),
+    **dict.fromkeys((b"incr", b"decr"), Memcached._arithmetic),
+    b"delete": Memcached._delete,
+    b"touch": Memcached._touch,
+    b"flush_all": Memcached._flush_all,
+    b"stats": Memcached._stats,
+    b"version": Memcached._version,
+    b"verbosity": Memcached._verbosity,
+    b"quit": Memcached._quit,
+    b"shutdown": Memcached._shutdown,
+}

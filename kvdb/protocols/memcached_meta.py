@@ -1,0 +1,295 @@
+"""memcached's meta commands: mg ms md ma mn me.
+
+A request is a key and flags, each a letter and perhaps a token; the reply is a two-letter code,
+the flags that were asked for and, after VA, a value. Stale and win marks are notes on the
+present version of a key: any write to it, through whatever door, takes them away.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from kvdb.entry import Entry
+from kvdb.protocols.memcached_values import MAX_KEY, NOT_A_NUMBER, UINT64, add_wrapping, deadline
+
+if TYPE_CHECKING:
+    from kvdb.protocols.memcached import Memcached
+
+
+class Refused(Exception):
+    """The request is not well formed; the text is what memcached says then."""
+
+
+class Mark(NamedTuple):
+    """What invalidation and recaching leave on an item."""
+
+    stale: bool = False
+    win_sent: bool = False  # somebody has been told to recache it
+
+
+_ALLOWED: Final = {
+    b"mg": b"bcfhklOqstvENRT",
+    b"ms": b"bckqsCEFIMNOST",
+    b"md": b"bkqxCEIOT",
+    b"ma": b"bckqtvCDEJMNOT",
+    b"me": b"b",
+}
+_NUMBER = re.compile(rb"-?[0-9]{1,20}")
+
+
+class _Request:
+    """A meta request: its key as the store has it, and its flags in their order."""
+
+    def __init__(self, name: bytes, key: bytes, flags: list[bytes]) -> None:
+        self.flags = {flag[:1]: flag[1:] for flag in flags}
+        if len(self.flags) < len(flags):
+            raise Refused("duplicate flag")
+        if any(flag not in _ALLOWED[name] for flag in self.flags):
+            raise Refused("invalid flag")
+        self.sent_key = self.key = key
+        if b"b" in self.flags:
+            try:
+                self.key = base64.b64decode(key, validate=True)
+            except ValueError:
+                raise Refused("error decoding key") from None
+        if not self.key or len(self.key) > MAX_KEY:
+            raise Refused("bad command line format")
+        self.quiet = b"q" in self.flags
+
+    def __contains__(self, flag: bytes) -> bool:
+        return flag in self.flags
+
+    def number(self, flag: bytes, default: int | None = None) -> int:
+        """Return the number behind a flag."""
+        token = self.flags.get(flag)
+        if token is None:
+            assert default is not None
+            return default
+        if not _NUMBER.fullmatch(token):
+            raise Refused("bad token in command line format")
+        return int(token)
+
+    def returned(self, figures: dict[bytes, bytes]) -> bytes:
+        """Return the flags of a reply: what was asked for, in the request's order."""
+        key = self.sent_key + (b" b" if b"b" in self.flags else b"")
+        figures = figures | {b"k": key, b"O": self.flags.get(b"O", b"")}
+        return b"".join(b" " + flag + figures[flag] for flag in self.flags if flag in figures)
+
+
+class MetaCommands:
+    """The meta commands of one conversation."""
+
+    NAMES: Final = frozenset(_ALLOWED) | {b"mn"}
+
+    def __init__(self, dialect: Memcached) -> None:
+        self._dialect = dialect
+        self._store = dialect.store
+
+    def answer(self, words: list[bytes]) -> bytes | None:
+        """Return the reply to a meta request, or None until its data block has come."""
+        name = words[0]
+        if name == b"mn":
+            return b"MN\r\n"
+        if len(words) < 2:
+            return b"ERROR\r\n" if name == b"mg" else b"CLIENT_ERROR bad command line format\r\n"
+        if name == b"ms":
+            return self._begin_set(words)
+        try:
+            request = _Request(name, words[1], words[2:])
+            match name:
+                case b"mg":
+                    return self._get(request)
+                case b"md":
+                    return self._delete(request)
+                case b"ma":
+                    return self._arithmetic(request)
+                case _:
+                    return self._debug(request)
+        except Refused as refused:
+            return b"CLIENT_ERROR %b\r\n" % str(refused).encode()
+
+    def _figures(self, key: bytes, entry: Entry, cas: bool = True) -> dict[bytes, bytes]:
+        """Return what the flags c, f, s and t ask for. Hits and ages (h, l) are not kept."""
+        left = -1
+        if entry.expires_at is not None:
+            left = max(0, round(entry.expires_at - self._store.clock()))
+        figures = {
+            b"f": b"%d" % entry.client_flags,
+            b"s": b"%d" % len(entry.value),
+            b"t": b"%d" % left,
+        }
+        if cas:
+            figures[b"c"] = b"%d" % self._store.version(key)
+        return figures
+
+    def _mark(self, key: bytes) -> Mark:
+        note = self._store.note(key)
+        return note if isinstance(note, Mark) else Mark()
+
+    def _deadline(self, exptime: int) -> float | None:
+        return deadline(exptime, self._store.clock())
+
+    # --- mg ------------------------------------------------------------------------------
+
+    def _get(self, request: _Request) -> bytes:
+        key, store = request.key, self._store
+        with store.atomic():
+            entry = store.get_entry(key)
+            won = False
+            if entry is None:
+                if b"N" not in request:
+                    return b"" if request.quiet else b"EN\r\n"
+                entry = Entry(b"", self._deadline(request.number(b"N")))
+                store.set(key, entry.value, expires_at=entry.expires_at)
+                won = True
+            elif b"T" in request:
+                mark = self._mark(key)
+                store.set_deadline(key, self._deadline(request.number(b"T")))
+                store.set_note(key, mark if any(mark) else None)
+                entry = store.entry(key) or entry
+            mark = self._mark(key)
+            if b"R" in request and entry.expires_at is not None and not mark.win_sent:
+                won = won or entry.expires_at - store.clock() < request.number(b"R")
+            won = won or (mark.stale and not mark.win_sent)
+            marks = (b" Z" if mark.win_sent else b"") + (b" X" if mark.stale else b"")
+            if won:
+                marks += b" W"
+                store.set_note(key, mark._replace(win_sent=True))
+            flags = request.returned(self._figures(key, entry, b"c" in request)) + marks
+        if b"v" in request:
+            return b"VA %d%b\r\n%b\r\n" % (len(entry.value), flags, entry.value)
+        return b"HD%b\r\n" % flags
+
+    # --- ms ------------------------------------------------------------------------------
+
+    _MODES: Final = {
+        b"S": b"set", b"E": b"add", b"A": b"append", b"P": b"prepend", b"R": b"replace",
+    }  # fmt: skip
+
+    def _begin_set(self, words: list[bytes]) -> bytes | None:
+        length = (
+            int(words[2]) if len(words) > 2 and re.fullmatch(rb"[0-9]{1,9}", words[2]) else None
+        )
+        if length is None:
+            self._dialect.closing = True  # nobody knows where the data ends
+            return b"CLIENT_ERROR bad data chunk\r\n"
+        try:
+            request = _Request(b"ms", words[1], words[3:])
+            mode = self._MODES.get(request.flags.get(b"M", b"S").upper())
+            if mode is None:
+                raise Refused("invalid mode for ms M token")
+            for flag in request.flags.keys() & {b"C", b"E", b"F", b"N", b"T"}:
+                request.number(flag)
+        except Refused as refused:
+            return self._dialect.skip_data(length, b"CLIENT_ERROR %b\r\n" % str(refused).encode())
+        self._dialect.count("cmd_set")
+        return self._dialect.expect_data(length, lambda data: self._set(request, mode, data))
+
+    def _set(self, request: _Request, mode: bytes, data: bytes) -> bytes:
+        key, store = request.key, self._store
+        entry = Entry(data, self._deadline(request.number(b"T", 0)), request.number(b"F", 0))
+        with store.atomic():
+            stale = False
+            if b"C" in request:
+                code = self._compare(request)
+                # An older token than the item's may store a value that is known to be stale.
+                stale = code == b"EX" and b"I" in request
+                if code and not stale:
+                    return self._coded(code, request)
+            if b"N" in request and mode in (b"append", b"prepend") and not store.exists(key):
+                entry = entry._replace(expires_at=self._deadline(request.number(b"N")))
+                mode = b"set"
+            reply = self._dialect.put(mode, key, entry, 0)
+            if reply != b"STORED\r\n":
+                return self._coded(b"NS", request) if reply == b"NOT_STORED\r\n" else reply
+            if stale:
+                store.set_note(key, Mark(stale=True))
+            cas = b"c" in request
+            flags = request.returned(self._figures(key, store.entry(key) or entry, cas))
+        return b"" if request.quiet else b"HD%b\r\n" % flags
+
+    def _compare(self, request: _Request) -> bytes:
+        """Return NF or EX if the item is not there or is not the version of the C token."""
+        if not self._store.exists(request.key):
+            self._dialect.count("cas_misses")
+            return b"NF"
+        if not self._store.unchanged(request.key, request.number(b"C")):
+            self._dialect.count("cas_badval")
+            return b"EX"
+        self._dialect.count("cas_hits")
+        return b""
+
+    def _coded(self, code: bytes, request: _Request) -> bytes:
+        return code + request.returned({}) + b"\r\n"
+
+    # --- md ------------------------------------------------------------------------------
+
+    def _delete(self, request: _Request) -> bytes:
+        key, store = request.key, self._store
+        with store.atomic():
+            entry = store.entry(key)
+            if entry is None:
+                self._dialect.count("delete_misses")
+                return b"" if request.quiet else self._coded(b"NF", request)
+            if b"C" in request and (code := self._compare(request)):
+                return self._coded(code, request)
+            self._dialect.count("delete_hits")
+            if b"I" not in request and b"x" not in request:
+                store.delete(key)
+            else:
+                # Written anew, so that its version is another one.
+                if b"T" in request:
+                    entry = entry._replace(expires_at=self._deadline(request.number(b"T")))
+                if b"x" in request:
+                    entry = Entry(b"", entry.expires_at)
+                self._dialect.write(key, entry)
+                if b"I" in request:
+                    store.set_note(key, Mark(stale=True))
+        return b"" if request.quiet else self._coded(b"HD", request)
+
+    # --- ma, me --------------------------------------------------------------------------
+
+    def _arithmetic(self, request: _Request) -> bytes:
+        key, store = request.key, self._store
+        mode = request.flags.get(b"M", b"I").upper()
+        if mode not in (b"I", b"+", b"INCR", b"D", b"-", b"DECR"):
+            raise Refused("invalid mode for ma M token")
+        delta, initial = request.number(b"D", 1), request.number(b"J", 0)
+        if not (0 <= delta < UINT64 and 0 <= initial < UINT64):
+            raise Refused("invalid numeric delta argument")
+        name = "incr" if mode in (b"I", b"+", b"INCR") else "decr"
+        with store.atomic():
+            entry = store.entry(key)
+            if entry is None:
+                self._dialect.count(f"{name}_misses")
+                if b"N" not in request:
+                    return b"" if request.quiet else self._coded(b"NF", request)
+                entry = Entry(b"%d" % initial, self._deadline(request.number(b"N")))
+            else:
+                if b"C" in request and (code := self._compare(request)):
+                    return self._coded(code, request)
+                value = add_wrapping(entry.value, delta if name == "incr" else -delta)
+                if value is None:
+                    return NOT_A_NUMBER
+                self._dialect.count(f"{name}_hits")
+                entry = entry._replace(value=value)
+                if b"T" in request:
+                    entry = entry._replace(expires_at=self._deadline(request.number(b"T")))
+            self._dialect.write(key, entry)
+            flags = request.returned(self._figures(key, entry, b"c" in request))
+        if b"v" in request:
+            value = entry.value.rstrip()
+            return b"VA %d%b\r\n%b\r\n" % (len(value), flags, value)
+        return b"" if request.quiet else b"HD%b\r\n" % flags
+
+    def _debug(self, request: _Request) -> bytes:
+        with self._store.atomic():
+            entry = self._store.entry(request.key)
+            if entry is None:
+                return b"EN\r\n"
+            figures = self._figures(request.key, entry)
+        return b"ME %b exp=%b cas=%b size=%b\r\n" % (
+            request.sent_key, figures[b"t"], figures[b"c"], figures[b"s"],
+        )  # fmt: skip
