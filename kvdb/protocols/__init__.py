@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from kvdb.buffer import InputBuffer
@@ -45,20 +46,20 @@ class RequestLoop:
         """See `Dialect.receive`."""
         self._buffer.receive(data)
         replies: list[bytes] = []
-        steps: dict[int, int] = {}  # place of a reply -> the change that it has to wait for
+        waiting: list[tuple[int, int, Callable[[str], bytes]]] = []
         size = 0
         while size < BATCH_BYTES and not self.closing:
             reply = self._answer_next()
             if reply is None:
                 break
             if self._persistence and (step := self._persistence.take_step()):
-                steps[len(replies)] = step
+                waiting.append((len(replies), step, self._unsaved()))
             replies.append(reply)
             size += len(reply)
-        for place, step in steps.items():
+        for place, step, refuse in waiting:
             assert self._persistence is not None
             if not self._persistence.wait_until_durable(step) and replies[place]:
-                replies[place] = self._not_saved(self._persistence.last_error or "")
+                replies[place] = refuse(self._persistence.last_error or "")
         self.more = size >= BATCH_BYTES and not self.closing
         return b"".join(replies)
 
@@ -66,6 +67,9 @@ class RequestLoop:
         """Return the reply to the next request, or None until that is whole."""
         raise NotImplementedError
 
-    def _not_saved(self, reason: str) -> bytes:
-        """Return the reply to a change that has been undone because it could not be saved."""
+    def _unsaved(self) -> Callable[[str], bytes]:
+        """Return what makes an error, in the words of the request just answered, of a reason.
+
+        It replaces the reply to a change that was undone because it could not be saved.
+        """
         raise NotImplementedError

@@ -15,6 +15,7 @@ import base64
 import json
 import logging
 import re
+from collections.abc import Callable
 
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
@@ -67,8 +68,8 @@ class Haus(RequestLoop):
             log.exception("internal error on the Haus port")
             return _line({"status": "Error", "mesg": "Internal error!"})
 
-    def _not_saved(self, reason: str) -> bytes:
-        return _line({"status": "Error", "mesg": f"Not saved: {reason}"})
+    def _unsaved(self) -> Callable[[str], bytes]:
+        return lambda reason: _line({"status": "Error", "mesg": f"Not saved: {reason}"})
 
     def _answer(self, line: bytes) -> dict[str, str]:
         """Carry out a line; return what the reply says beside its status."""

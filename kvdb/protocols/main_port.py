@@ -26,6 +26,7 @@ class MainPort(RequestLoop):
         super().__init__(session)
         self._resp = RequestParser(self._buffer, RequestLimits())
         self._answer: Callable[[], bytes | None] | None = None  # of a request that is under way
+        self._in_json = False
         self._limits_for: tuple[bool, int] | None = None  # what the limits were chosen for
 
     def _answer_next(self) -> bytes | None:
@@ -50,10 +51,12 @@ class MainPort(RequestLoop):
         self.closing = self.session.closing
         return reply
 
-    def _not_saved(self, reason: str) -> bytes:
-        return encode_error(NOT_SAVED + reason)
+    def _unsaved(self) -> Callable[[str], bytes]:
+        make = error_line if self._in_json else encode_error
+        return lambda reason: make(NOT_SAVED + reason)
 
     def _answer_for(self, first: int) -> Callable[[], bytes | None]:
+        self._in_json = first == ord("{")
         match first:
             case 0x2A:  # *
                 return self._answer_resp

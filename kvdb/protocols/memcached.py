@@ -78,8 +78,8 @@ class Memcached(RequestLoop):
             log.exception("internal error on the memcached port")
             return INTERNAL
 
-    def _not_saved(self, reason: str) -> bytes:
-        return b"SERVER_ERROR not saved: %b\r\n" % reason.encode()
+    def _unsaved(self) -> Callable[[str], bytes]:
+        return lambda reason: b"SERVER_ERROR not saved: %b\r\n" % reason.encode()
 
     def _answer_line(self) -> bytes | None:
         first = self._buffer.first_byte()
