@@ -255,20 +255,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stop_handler(service: Service) -> Callable[[int, object], None]:
     def handle(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
         service.stop_requests.put(True)
 
     return handle
 
 
 def _wait_for_stop(service: Service) -> bool:
-    """Wait until a signal or SHUTDOWN asks for the end; return whether to save."""
+    """Wait until a signal or SHUTDOWN asks for the end; return whether to save.
+
+    What can be saved is saved before anything is closed. If it cannot, the first request is
+    refused: stopping would lose it.
+    """
+    refused = False
     while True:
         try:
             # On Windows a wait without an end does not notice Ctrl-C.
-            return service.stop_requests.get(timeout=1.0)
+            save = service.stop_requests.get(timeout=1.0)
         except queue.Empty:
             continue
+        if not save or refused or service.save():
+            return save
+        refused = True
+        log.error("not stopping, because saving fails; ask once more to stop all the same")
 
 
 def _greet(service: Service, seconds: float) -> None:

@@ -28,3 +28,8 @@ class Config:
     password: str | None = None
     protected: bool = True
     log_level: str = "info"
+
+    @property
+    def max_request_bytes(self) -> int:
+        """What one request, or one transaction, may take altogether: four of the longest values."""
+        return max(MB, 4 * self.max_value_bytes)

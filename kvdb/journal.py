@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -18,13 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from kvdb.entry import Change, Entry, Flush, Key, key_in, split_key
+from kvdb.entry import DATABASES, Change, Entry, Flush, Key, key_in, split_key
 from kvdb.persistence import PersistenceError
 from kvdb.store import Store
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 1
+_INTERVAL: Final = 1.0  # seconds between commits where nobody waits for them
 _RETRY: Final = 1.0  # seconds between attempts while the disk refuses
 _RETRY_ALWAYS: Final = 0.05  # the same where clients are waiting for the outcome
 
@@ -44,6 +46,11 @@ _WRITE: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM entries WHERE db = ? AND key = ?"
 _DELETE_DB: Final = "DELETE FROM entries WHERE db = ?"
 _DELETE_ALL: Final = "DELETE FROM entries"
+_DELETE_EXPIRED: Final = "DELETE FROM entries WHERE expires_at <= ?"
+
+
+Row = tuple[object, ...]
+"""As _READ_ALL gives it."""
 
 
 class Fsync(enum.Enum):
@@ -76,34 +83,51 @@ class Journal:
         self._undone: list[range] = []  # steps that were undone because the disk refused
         self._own = threading.local()  # .step: the last step of this thread
         self._stopping = False
-        self.last_save = store.clock()  # Unix seconds of the last commit
+        self._asked = False  # to write down what is waiting now
+        self.last_save = store.clock()  # Unix seconds of when all was on disk
         self.last_duration: float | None = None
         self.last_error: str | None = None
         self.saves = 0
         self._thread = threading.Thread(target=self._loop, name="journal", daemon=True)
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._prepare()
         except sqlite3.Error as error:
+            raise PersistenceError(f"{path} cannot be used: {error}") from None
+        with self._closed_on_error("cannot be used"):
+            self._prepare()
+
+    @contextlib.contextmanager
+    def _closed_on_error(self, trouble: str) -> Iterator[None]:
+        """Close the file if it cannot be used, and raise what has to be done about it."""
+        try:
+            yield
+        except (sqlite3.Error, ValueError) as error:
+            self._database.close()
             raise PersistenceError(
-                f"{path} cannot be used: {error}. It was left untouched: put a good copy in its "
+                f"{self.path} {trouble}: {error}. It was left untouched: put a good copy in its "
                 "place, or move it away to start empty"
             ) from None
+        except PersistenceError:
+            self._database.close()
+            raise
 
     def _prepare(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version > FORMAT_VERSION:
             raise PersistenceError(f"{self.path} was written by a newer kvdb: start that one")
-        self._database.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode only FULL syncs at each commit; NORMAL would lose commits in a power cut.
-        level = "OFF" if self.fsync is Fsync.NEVER else "FULL"
-        self._database.execute(f"PRAGMA synchronous = {level}")
-        self._database.execute(_SCHEMA)
-        self._database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version == 0 and tables:
+            raise PersistenceError(f"{self.path} holds the tables of another program")
+        if version < FORMAT_VERSION:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(_SCHEMA)
+            self._database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            self._database.execute("COMMIT")
 
     def load(self) -> int:
         """Fill the store; return the number of entries in the file. Raises PersistenceError."""
         count = 0
+        strays: list[tuple[Row, Key, Entry]] = []
 
         def entries() -> Iterator[tuple[Key, Entry]]:
             nonlocal count
@@ -111,21 +135,63 @@ class Journal:
                 count += 1
                 if count % 1_000_000 == 0:
                     log.info("%s: %d entries loaded", self.path, count)
-                yield _decode_row(row)
+                key, entry = _decode_row(row)
+                if type(row[1]) is not type(_encode_key(key)[1]):
+                    strays.append((row, key, entry))
+                yield key, entry
 
-        try:
+        with self._closed_on_error("is damaged"):
             did_not_fit = self._store.restore(entries())
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            raise PersistenceError(
-                f"{self.path} is damaged: {error}. It was left untouched: put a good copy in its "
-                "place, or move it away to start empty"
-            ) from None
+        self._begin_writing(strays)
         if did_not_fit:
+            backup = self._drop_what_did_not_fit()
             log.warning(
-                "%s: %d of %d entries do not fit into the budget (--max-mb) and were left out",
-                self.path, did_not_fit, count,
+                "%s: %d of %d entries do not fit into the budget (--max-mb) and were evicted; "
+                "all of them are in %s",
+                self.path, did_not_fit, count, backup,
             )  # fmt: skip
         return count
+
+    def _drop_what_did_not_fit(self) -> Path:
+        """Have the file hold what the store holds, and a copy beside it all; return the copy.
+
+        A key that the store does not know would outlive its deletion.
+        """
+        backup = self.path.with_name(self.path.name + ".bak")
+        try:
+            backup.unlink(missing_ok=True)
+            self._database.execute("VACUUM INTO ?", (str(backup),))
+        except (OSError, sqlite3.Error) as error:
+            self._database.close()
+            raise PersistenceError(f"cannot write {backup}: {error}") from None
+        with self._changed:
+            self._flushed = {None}
+            self._waiting = {key: self._store.entry(key) for key in self._store.dump().keys}
+            self._told += 1
+        return backup
+
+    def _begin_writing(self, strays: Sequence[tuple[Row, Key, Entry]]) -> None:
+        """Delete what has expired, and write anew what was written by hand in another form.
+
+        Nothing is written before all could be read: a damaged file is left as it is.
+        A key that stands there as a number, or text as a blob, would not be found again: it would
+        outlive its deletion.
+        """
+        try:
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # In WAL mode only FULL syncs at each commit; NORMAL would lose some in a power cut.
+            level = "OFF" if self.fsync is Fsync.NEVER else "FULL"
+            self._database.execute(f"PRAGMA synchronous = {level}")
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(_DELETE_EXPIRED, (self._store.clock(),))
+            self._database.executemany(_DELETE, [row[:2] for row, _, _ in strays])
+            self._database.executemany(
+                _WRITE, _encode_rows({key: entry for _, key, entry in strays})
+            )
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._database.close()
+            raise PersistenceError(f"cannot write {self.path}: {error}") from None
 
     def start(self) -> None:
         """Write down every change from now on."""
@@ -179,6 +245,7 @@ class Journal:
     def save_soon(self) -> bool:
         """Have the thread write down what is waiting now."""
         with self._changed:
+            self._asked = True
             self._changed.notify_all()
         return True
 
@@ -205,22 +272,29 @@ class Journal:
                 self._changed.notify_all()
 
     def _loop(self) -> None:
+        always = self.fsync is Fsync.ALWAYS
         while True:
             with self._changed:
-                if self.fsync is Fsync.ALWAYS:
-                    self._changed.wait_for(lambda: self._stopping or self._durable < self._told)
-                else:
-                    self._changed.wait_for(lambda: self._stopping, timeout=1.0)
+                self._changed.wait_for(
+                    lambda: (
+                        self._stopping or self._asked or (always and self._durable < self._told)
+                    ),
+                    timeout=None if always else _INTERVAL,
+                )
                 if self._stopping:
                     return
+                self._asked = False
             if not self._write_down():
-                time.sleep(_RETRY_ALWAYS if self.fsync is Fsync.ALWAYS else _RETRY)
+                with self._changed:
+                    retry = _RETRY_ALWAYS if always else _RETRY
+                    self._changed.wait_for(lambda: self._stopping, timeout=retry)
 
     def _write_down(self) -> bool:
         """Write what is waiting in one transaction; tell whether that went well."""
         with self._writing:
             with self._changed:
                 if self._durable == self._told and not self._waiting and not self._flushed:
+                    self.last_save = self._store.clock()  # all is on disk, as of now
                     return True
                 waiting, self._waiting = self._waiting, {}
                 flushed, self._flushed = self._flushed, set()
@@ -228,7 +302,7 @@ class Journal:
             started = time.monotonic()
             try:
                 self._commit(waiting, flushed)
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is: clients wait for the outcome
                 self._report(str(error))
                 if self.fsync is Fsync.ALWAYS:
                     self._undo(waiting, flushed)
@@ -289,23 +363,31 @@ class Journal:
             with self._changed:
                 keys = {**waiting, **self._waiting}.keys()
                 everything = bool(flushed or self._flushed)
-                self._waiting, self._flushed = {}, set()
+            try:
+                before = list(self._read_all() if everything else self._read(keys))
+            except Exception:  # then nothing is decided yet: those who wait go on waiting
+                log.exception("journal: refused writes could not be undone; trying again")
+                self._keep_waiting(waiting, flushed)
+                return
             self._store.remove_listener(self._listen)
             try:
                 if everything:
                     self._store.flush()
-                    rows = self._database.execute(_READ_ALL)
-                    self._store.put_back(map(_decode_row, rows))
-                else:
-                    self._store.put_back(self._read(keys))
-            except sqlite3.Error:
-                log.exception("journal: refused writes could not be undone")
+                self._store.put_back(before)
             finally:
                 self._store.add_listener(self._listen)
             with self._changed:
+                self._waiting, self._flushed = {}, set()
                 self._undone = [*self._undone[-100:], range(self._durable + 1, self._told + 1)]
                 self._durable = self._told
                 self._changed.notify_all()
+
+    def _read_all(self) -> Iterator[tuple[Key, Entry]]:
+        now = self._store.clock()
+        for row in self._database.execute(_READ_ALL):
+            key, entry = _decode_row(row)
+            if entry.expires_at is None or entry.expires_at > now:
+                yield key, entry
 
     def _read(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Entry | None]]:
         for key in keys:
@@ -351,12 +433,17 @@ def _encode_rows(
             yield db, name, _encode(entry.value), entry.expires_at, entry.client_flags
 
 
-def _decode_row(row: Sequence[object]) -> tuple[Key, Entry]:
+def _decode_row(row: Row) -> tuple[Key, Entry]:
     db, name, value, expires_at, client_flags = row
-    if not isinstance(db, int) or not isinstance(client_flags, int):
-        raise ValueError("db and client_flags must be integers")
-    if expires_at is not None and not isinstance(expires_at, int | float):
-        raise ValueError("expires_at must be a number")
-    return key_in(db, _decode(name)), Entry(
-        _decode(value), None if expires_at is None else float(expires_at), client_flags
-    )
+    if not isinstance(db, int) or not 0 <= db < DATABASES:
+        raise ValueError(f"db is {db!r}: it must be 0 to {DATABASES - 1}")
+    if not isinstance(client_flags, int) or not 0 <= client_flags < 1 << 32:
+        raise ValueError(f"client_flags is {client_flags!r}: it must be a number of 32 bits")
+    match expires_at:
+        case None:
+            deadline = None
+        case int() | float() if math.isfinite(expires_at):
+            deadline = float(expires_at)
+        case _:
+            raise ValueError(f"expires_at is {expires_at!r}: it must be a number or NULL")
+    return key_in(db, _decode(name)), Entry(_decode(value), deadline, client_flags)

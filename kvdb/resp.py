@@ -177,15 +177,23 @@ def encode_reply(reply: Reply, version: int = 2) -> bytes:
         return b"+%b\r\n" % reply
     if kind is int:
         return b":%d\r\n" % reply
-    parts: list[bytes] = []
-    _encode(reply, version, parts.append)
-    return b"".join(parts)
+    return b"".join(encode_pieces(reply, version))
+
+
+def encode_pieces(reply: Reply, version: int = 2) -> list[bytes]:
+    """As encode_reply(), but not joined: long strings in it are not copied."""
+    pieces: list[bytes] = []
+    _encode(reply, version, pieces.append)
+    return pieces
 
 
 def encode_error(text: str) -> bytes:
     """Put an error into bytes. Line ends would let its text pass for another reply: no more."""
     return b"-%b\r\n" % text.translate(_ONE_LINE).encode("utf-8", "surrogateescape")
 
+
+_LONG: Final = 16 * 1024
+"""Strings above this are pieces of their own."""
 
 _ONE_LINE = {ord("\r"): " ", ord("\n"): " "}
 
@@ -194,6 +202,10 @@ def _encode(reply: Reply, version: int, write: Callable[[bytes], object]) -> Non
     match reply:
         case SimpleString():
             write(b"+%b\r\n" % reply)
+        case bytes() if len(reply) > _LONG:
+            write(b"$%d\r\n" % len(reply))
+            write(reply)
+            write(b"\r\n")
         case bytes():
             write(b"$%d\r\n%b\r\n" % (len(reply), reply))
         case None:

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from kvdb.entry import Key
+from kvdb.entry import Key, split_key
 from kvdb.errors import INVALID_CURSOR, CommandError
 
 MAX_SCANS: Final = 1_000
-MAX_KEYS: Final = 4_000_000
-"""What the lists of all unfinished scans may hold together: 8 bytes each."""
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""What the lists of all unfinished scans may keep together, the names of deleted keys included."""
 
 _POSITIONS: Final = 1 << 32  # a cursor is the scan's number * this + a position in its list
 
@@ -21,6 +21,7 @@ class _Scan(NamedTuple):
     db: int
     insertions: int
     keys: list[Key]
+    bytes: int
 
 
 class Scans:
@@ -40,19 +41,20 @@ class Scans:
         """
         newest = self._scans.get(self._last)
         if newest and (newest.db, newest.insertions) == (db, insertions):
-            keys = newest.keys
+            scan = newest
         else:
             keys = list_keys(db)
+            scan = _Scan(db, insertions, keys, _estimate_bytes(keys))
         self._last += 1
-        self._scans[self._last] = _Scan(db, insertions, keys)
+        self._scans[self._last] = scan
         while len(self._scans) > 1 and (
-            len(self._scans) > MAX_SCANS or self._kept_keys() > MAX_KEYS
+            len(self._scans) > MAX_SCANS or self._kept_bytes() > MAX_BYTES
         ):
             self._scans.popitem(last=False)
         return self._last * _POSITIONS
 
-    def _kept_keys(self) -> int:
-        lists = {id(scan.keys): len(scan.keys) for scan in self._scans.values()}
+    def _kept_bytes(self) -> int:
+        lists = {id(scan.keys): scan.bytes for scan in self._scans.values()}
         return sum(lists.values())
 
     def continue_(self, cursor: int, count: int, db: int) -> tuple[int, list[Key]]:
@@ -79,3 +81,10 @@ class Scans:
         """End every scan: there are no keys left to be returned."""
         self._scans.clear()
         self._last_forgotten = self._last
+
+
+def _estimate_bytes(keys: list[Key]) -> int:
+    """Return what a list and its names take: exactly for short lists, else from a sample."""
+    sample = keys if len(keys) <= 10_000 else keys[:: len(keys) // 10_000]
+    names = sum(len(split_key(key)[1]) for key in sample)
+    return 8 * len(keys) + names * len(keys) // max(1, len(sample))

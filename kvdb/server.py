@@ -21,13 +21,14 @@ from kvdb.protocols import Dialect
 log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 64 * 1024
+_KEEPALIVE = 300  # seconds of silence before a peer is asked; Redis's tcp-keepalive
 _BACKLOG = 511  # connections that may wait to be accepted; Redis's tcp-backlog
 _STOP_POLL = 0.1  # seconds within which the accepting thread notices that it has to stop
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Door(socketserver.ThreadingTCPServer):
-    """One door: listens on an address from its construction on, serves from start() to stop().
+    """One door: holds an address from its construction on, serves from start() to stop().
 
     `_changed` guards the set of open connections.
     """
@@ -54,7 +55,14 @@ class Door(socketserver.ThreadingTCPServer):
         self._changed = threading.Condition()
         self._connections: set[socket.socket] = set()
         self._accepting: threading.Thread | None = None
-        super().__init__(address, handler)  # type: ignore[arg-type]
+        self.stopping = False
+        self._short_of_descriptors = False
+        super().__init__(address, handler, bind_and_activate=False)  # type: ignore[arg-type]
+        try:
+            self.server_bind()
+        except BaseException:
+            self.server_close()
+            raise
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6 and self.server_address[0] == "::":
@@ -72,7 +80,8 @@ class Door(socketserver.ThreadingTCPServer):
         return int(self.server_address[1])
 
     def start(self) -> None:
-        """Accept connections, on a thread of its own, from now on."""
+        """Listen and accept connections, on a thread of its own, from now on."""
+        self.server_activate()
         self._accepting = threading.Thread(
             target=self.serve_forever, args=(_STOP_POLL,), name=f"accept-{self.port}", daemon=True
         )
@@ -83,6 +92,7 @@ class Door(socketserver.ThreadingTCPServer):
 
         An idle client is ended at once; one that does not take its replies, after `grace` seconds.
         """
+        self.stopping = True
         if self._accepting is not None:
             self.shutdown()
             self._accepting.join()
@@ -118,10 +128,14 @@ class Door(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> tuple[socket.socket, object]:
         try:
-            return super().get_request()
+            accepted = super().get_request()
+            self._short_of_descriptors = False
+            return accepted
         except OSError as error:
             if error.errno in _OUT_OF_DESCRIPTORS:
-                log.error("cannot accept a connection: %s; trying again", error.strerror)
+                if not self._short_of_descriptors:
+                    log.error("cannot accept a connection: %s; trying again", error.strerror)
+                self._short_of_descriptors = True
                 time.sleep(0.1)  # the connection goes on waiting: do not spin meanwhile
             raise  # socketserver goes on accepting
 
@@ -164,7 +178,12 @@ class Connection(socketserver.BaseRequestHandler):
     request: socket.socket
 
     def setup(self) -> None:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # it may be gone already
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A peer that has vanished without a word must not keep a thread for ever.
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
 
     def handle(self) -> None:
         try:
@@ -190,7 +209,7 @@ class Connection(socketserver.BaseRequestHandler):
     def _converse(self, session: Session, dialect: Dialect) -> None:
         """The main loop: receive bytes, hand them to the dialect, send what it returned."""
         receive, send, now = self.request.recv, self.request.sendall, self.server.instance.monotonic
-        while data := receive(_RECEIVE_BYTES):
+        while not self.server.stopping and (data := receive(_RECEIVE_BYTES)):
             session.last_active = now()
             session.counts["received"] += len(data)
             more = True
@@ -199,9 +218,9 @@ class Connection(socketserver.BaseRequestHandler):
                 if replies:
                     send(replies)
                     session.counts["sent"] += len(replies)
-                if dialect.closing:
-                    return
                 data, more = b"", dialect.more
+            if dialect.closing:
+                return
 
     def _refuse(self) -> None:
         """Tell a client that there are too many; do not wait for it to listen."""

@@ -55,6 +55,8 @@ class Service:
         except BaseException:
             for door in self.doors.values():
                 door.server_close()
+            if isinstance(self.persistence, Journal):
+                self.persistence.stop()
             self._release_lock()
             raise
         self._threads.append(Reaper(self.store))
@@ -83,16 +85,29 @@ class Service:
             door.stop()
         for thread in self._threads:
             thread.stop()
-        saved = True
+        saved = self.save() if save else True
         if isinstance(self.persistence, Journal):
             saved = self.persistence.stop()
-        elif self.persistence and save:
-            try:
-                self.persistence.save_at_end()
-            except PersistenceError:
-                saved = False  # logged by the saver
         self._release_lock()
         return saved
+
+    def save(self) -> bool:
+        """Put everything on disk while serving goes on; tell whether that went well."""
+        try:
+            if isinstance(self.persistence, Snapshots):
+                self.persistence.save_at_end()
+            elif self.persistence:
+                self.persistence.save()
+        except PersistenceError:
+            return False  # logged by the saver
+        return True
+
+    def _ensure_alone(self) -> None:
+        assert self._lock is not None
+        try:
+            self._lock.ensure()
+        except AlreadyLocked:
+            raise OSError("another kvdb server keeps its data there") from None
 
     def _release_lock(self) -> None:
         if self._lock:
@@ -108,6 +123,7 @@ class Service:
         snapshots = Snapshots(self.store, path, lambda: self.config.snapshot_interval)
         saver = Periodic("snapshot", snapshots.save_if_due, snapshots.seconds_to_next)
         snapshots.on_request = saver.wake
+        snapshots.ensure_alone = self._ensure_alone
         self._threads.append(saver)
         return snapshots
 

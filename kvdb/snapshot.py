@@ -15,10 +15,13 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +60,8 @@ class Snapshots:
     ) -> None:
         """`interval()` returns the seconds between saves of a store that changes; 0: none."""
         self._store = store
-        self.path = path
+        self.path = path.resolve()  # a link stays a link: its target is what gets replaced
+        _unfinished(self.path).unlink(missing_ok=True)  # of a server that was killed
         self._interval = interval
         self._saving = threading.Lock()
         self._lock = threading.Lock()
@@ -68,6 +72,8 @@ class Snapshots:
         self.last_duration: float | None = None  # seconds that the last save took
         self.last_error: str | None = None  # of the last save; None if it went well
         self.saves = 0
+        self.ensure_alone: Callable[[], object] = lambda: None
+        """Called before each save; raises OSError if another server keeps its data in the file."""
         self.on_request: Callable[[], object] = lambda: None
         """Called when a save is wanted soon: it wakes the thread that runs `save_if_due`."""
 
@@ -145,6 +151,7 @@ class Snapshots:
         dump = self._store.dump()
         changes, entries = dump.changes, len(dump.keys)
         try:
+            self.ensure_alone()
             write_snapshot(self.path, dump, self._store.clock())
         except OSError as error:
             reason = f"cannot write {self.path}: {error.strerror or error}"
@@ -172,9 +179,11 @@ def write_snapshot(path: Path, dump: Dump, now: float) -> None:
 
     Empties `dump` as it goes, so that memory is given back piece by piece.
     """
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = _unfinished(path)
     try:
         with open(unfinished, "wb") as file:
+            if path.exists():  # it keeps the permissions that somebody gave it
+                os.chmod(unfinished, stat.S_IMODE(path.stat().st_mode))
             _write_lines(file, dump, now)
             file.flush()
             os.fsync(file.fileno())
@@ -236,6 +245,10 @@ def _replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the system lets us (Windows does not)."""
     if os.name == "nt":
@@ -243,6 +256,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
     finally:
         os.close(descriptor)
 
@@ -264,11 +280,15 @@ def load_snapshot(path: Path, store: Store) -> int:
     except OSError as error:
         raise PersistenceError(f"cannot read {path}: {error.strerror or error}") from error
     if did_not_fit:
+        backup = path.with_name(path.name + ".bak")
+        shutil.copy2(path, backup)
         log.warning(
-            "%s: %d of %d entries do not fit into the budget (--max-mb) and were evicted",
+            "%s: %d of %d entries do not fit into the budget (--max-mb) and were evicted; "
+            "all of them are in %s",
             path,
             did_not_fit,
             reader.count,
+            backup,
         )
     return reader.count
 

@@ -38,6 +38,7 @@ from kvdb.errors import EntryTooLarge, OutOfMemory
 from kvdb.scans import Scans
 
 _FREEING_SLICE: Final = 500  # entries freed at a time after a flush: well under a millisecond
+_MOST_SCANNED: Final = 10_000  # keys looked at under one hold of the lock
 _EXPIRY_SLICE: Final = 200  # keys expired, or evicted after the fact, under one hold of the lock
 
 
@@ -77,9 +78,10 @@ class Store:
         self._client_flags: dict[Key, int] = {}  # only those that are not 0
         self._key_counts = [0] * DATABASES
         self._deadline_counts = [0] * DATABASES
-        # Version tokens that somebody asked for and no write has broken yet. Tokens of keys
-        # that do not exist are kept only while somebody watches them.
+        # Version tokens that somebody asked for and no write has broken yet; those of keys that
+        # do not exist are apart, and kept only while somebody watches them.
         self._versions: dict[Key, int] = {}
+        self._absent_versions: dict[Key, int] = {}
         self._watchers: dict[Key, int] = {}
         self._notes: dict[Key, object] = {}  # attached to the present version of a key
         self._last_version = 0
@@ -136,6 +138,11 @@ class Store:
         with self._lock:
             return self._live_value_locked(key) is not None
 
+    def cost(self, key: Key) -> int | None:
+        """Return what a key costs of the budget, all in all; None if there is no such key."""
+        with self._lock:
+            return self._cost_locked(key) if self.exists(key) else None
+
     def touch(self, key: Key) -> bool:
         """Count as use of the key, whatever `without_touching()` says; tell whether it is there."""
         with self._lock:
@@ -191,6 +198,8 @@ class Store:
     def scan(self, cursor: int, count: int, db: int = 0) -> tuple[int, list[bytes]]:
         """Return the next cursor (0: the scan has ended) and up to `count` names of keys.
 
+        A `count` above 10,000 counts as that, so that nobody else has to wait for long.
+
         Every key that is there from the first call to the last is returned exactly once,
         whatever is written meanwhile. Until the scan has ended, a call may be repeated.
 
@@ -205,7 +214,7 @@ class Store:
         with self._lock:
             if cursor == 0:
                 cursor = self._scans.begin(db, self._insertions, self._list_keys_locked)
-            next_cursor, keys = self._scans.continue_(cursor, count, db)
+            next_cursor, keys = self._scans.continue_(cursor, min(count, _MOST_SCANNED), db)
             live = [key for key in keys if self._live_value_locked(key) is not None]
             return next_cursor, [split_key(key)[1] for key in live]
 
@@ -421,14 +430,13 @@ class Store:
             self._watchers[key] -= 1
             if not self._watchers[key]:
                 del self._watchers[key]
-                if key not in self._entries:
-                    self._versions.pop(key, None)
+                self._absent_versions.pop(key, None)
 
     def unchanged(self, key: Key, version: int) -> bool:
         """Tell whether nobody has written the key, and it has not expired, since `version`."""
         with self._lock:
-            self._live_value_locked(key)  # an expiry is a write, too
-            return self._versions.get(key) == version
+            there = self._live_value_locked(key) is not None  # an expiry is a write, too
+            return (self._versions if there else self._absent_versions).get(key) == version
 
     def version(self, key: Key) -> int:
         """Return the key's version token: the same number until somebody writes the key.
@@ -436,12 +444,16 @@ class Store:
         It is 0 for a key that does not exist and that nobody watches.
         """
         with self._lock:
-            if self._live_value_locked(key) is None and key not in self._watchers:
+            if self._live_value_locked(key) is not None:
+                versions = self._versions
+            elif key in self._watchers:
+                versions = self._absent_versions
+            else:
                 return 0
-            version = self._versions.get(key)
+            version = versions.get(key)
             if version is None:
                 self._last_version += 1
-                version = self._versions[key] = self._last_version
+                version = versions[key] = self._last_version
                 self._evict_locked(0, (key,))
                 self._publish_locked()
             return version
@@ -470,9 +482,12 @@ class Store:
         """Delete up to about `limit` keys whose time has come; tell whether more are due."""
         with self._lock:
             now = self._clock()
-            if self._flush_at is not None and self._flush_at <= now:
-                self.flush(0)
+            flush_now = self._flush_at is not None and self._flush_at <= now
+            if flush_now:
                 self._flush_at = None
+        if flush_now:
+            self.flush(0)
+        with self._lock:
             self._expire_due_locked(now, limit)
             self._publish_locked()
             earliest = self._deadlines.earliest()
@@ -508,9 +523,7 @@ class Store:
     @max_bytes.setter
     def max_bytes(self, max_bytes: int) -> None:
         """Change the budget; evicts at once what no longer fits, as far as the policy allows."""
-        with self._lock:
-            self._max_bytes = max_bytes or sys.maxsize
-        self._evict_what_is_too_much()
+        self._lower_budget(max_bytes or sys.maxsize)
 
     @property
     def policy(self) -> EvictionPolicy:
@@ -527,7 +540,7 @@ class Store:
                 for key in self._entries:  # oldest first
                     if key in self._expires_at:
                         self._expires_at.move_to_end(key)
-        self._evict_what_is_too_much()
+        self._lower_budget(self._max_bytes)
 
     @property
     def used_bytes(self) -> int:
@@ -573,9 +586,9 @@ class Store:
                     self._deadline_counts[db],
                     expiring,
                 )
-            assert self._versions.keys() <= self._entries.keys() | self._watchers.keys(), (
-                "a version nobody holds"
-            )
+            assert self._versions.keys() <= self._entries.keys(), "a version of a key that is gone"
+            assert self._absent_versions.keys() <= self._watchers.keys(), "a version nobody holds"
+            assert self._absent_versions.keys().isdisjoint(self._entries), "an absent key is there"
             assert all(count > 0 for count in self._watchers.values())
             assert self._notes.keys() <= self._entries.keys(), "a note on a key that is gone"
             assert not self._pending, "facts were not published"
@@ -659,14 +672,20 @@ class Store:
             self._remove_locked(key)
             self.expired_keys += 1
 
-    def _evict_what_is_too_much(self) -> None:
-        """Evict after the budget or the policy has changed, letting go of the lock between slices."""
+    def _lower_budget(self, target: int) -> None:
+        """Come down to a budget step by step, letting go of the lock in between.
+
+        Until then what is in use counts as the budget, so that no single write has to evict
+        all the rest at once.
+        """
         done = False
         while not done:
             with self._lock:
-                before = self.evicted_keys
+                before, self._max_bytes = self.evicted_keys, target
                 fits = self._evict_locked(0, (), limit=_EXPIRY_SLICE)
                 done = fits or before == self.evicted_keys
+                if not done:
+                    self._max_bytes = self._used_bytes_locked()
                 self._publish_locked()
             time.sleep(0)
 
@@ -675,24 +694,24 @@ class Store:
 
         Returns False if they still do not fit.
         """
-        while self._used_bytes_locked() + needed > self._max_bytes:
-            victim = self._victim_locked(keep) if limit else None
-            if victim is None:
-                return False
-            self._remove_locked(victim)
-            self.evicted_keys += 1
-            limit -= 1
-        return True
-
-    def _victim_locked(self, keep: Collection[Key]) -> Key | None:
-        """Return the key that has to go next; `keep` are being written and stay."""
-        if self._policy is EvictionPolicy.NOEVICTION:
-            return None
-        volatile = self._policy is EvictionPolicy.VOLATILE_LRU
-        for key in self._expires_at if volatile else self._entries:
+        excess = self._used_bytes_locked() + needed - self._max_bytes
+        victims: list[Key] = []
+        for key in self._candidates_locked() if excess > 0 else ():
+            if excess <= 0 or len(victims) == limit:
+                break
             if key not in keep:
-                return key
-        return None
+                victims.append(key)
+                excess -= self._cost_locked(key)
+        for key in victims:
+            self._remove_locked(key)
+        self.evicted_keys += len(victims)
+        return excess <= 0
+
+    def _candidates_locked(self) -> Iterable[Key]:
+        """Return the keys that may have to go, in the order in which they would."""
+        if self._policy is EvictionPolicy.NOEVICTION:
+            return ()
+        return self._expires_at if self._policy is EvictionPolicy.VOLATILE_LRU else self._entries
 
     def _put_locked(
         self, key: Key, value: bytes, expires_at: float | None, client_flags: int
@@ -754,6 +773,8 @@ class Store:
         """Break the key's version and drop its note: it is being written."""
         if self._versions:
             self._versions.pop(key, None)
+        if self._absent_versions:
+            self._absent_versions.pop(key, None)
         if self._notes:
             self._notes.pop(key, None)
 
@@ -766,9 +787,7 @@ class Store:
 
     def _flush_everything_locked(self) -> None:
         """Start with new, empty tables; the old ones are freed later, without the lock."""
-        self._versions = {
-            key: version for key, version in self._versions.items() if key not in self._entries
-        }
+        self._versions = {}
         self.changes += len(self._entries)
         self._garbage.append(self._entries)
         self._entries = OrderedDict()

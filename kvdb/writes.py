@@ -14,7 +14,11 @@ IDLE_LIMIT: Final = 60.0
 
 
 class TransactionEnded(Exception):
-    """The transaction was rolled back by the server; the text says why."""
+    """The transaction was rolled back by the server; the text says why.
+
+    It is raised again until the client has sent its own COMMIT or ROLLBACK: what it sends before
+    that belongs to the transaction, and must not be carried out without the rest of it.
+    """
 
 
 class PendingWrites:
@@ -37,24 +41,15 @@ class PendingWrites:
         """Write a value. Raises TransactionEnded if that makes the transaction too large."""
         with self._lock:
             self._use_locked()
-            before = self._writes.get(key)
-            cost = self._cost + entry_cost(key, value)
-            if before is not None:
-                cost -= entry_cost(key, before)
-            if cost > self._max_bytes:
-                self._end_locked(f"it is larger than {self._max_bytes} bytes")
-                self._use_locked()
-            self._writes[key], self._cost = value, cost
+            self._write_locked(key, value)
 
     def delete(self, store: Store, key: Key) -> bool:
-        """Delete a key; tell whether this session saw it before."""
+        """Delete a key; tell whether this session saw it before. Raises as put() does."""
         there = self.get(store, key) is not None
         with self._lock:
-            before = self._writes.get(key)
-            if before is not None:
-                self._cost -= entry_cost(key, before)
-            self._writes[key] = None
-            return there
+            self._use_locked()
+            self._write_locked(key, None)
+        return there
 
     def get(self, store: Store, key: Key) -> bytes | None:
         """Return a value as this session sees it: its own writes before everybody's."""
@@ -77,8 +72,17 @@ class PendingWrites:
     def end_if_idle(self) -> None:
         """Roll back if nobody has used the transaction for IDLE_LIMIT seconds."""
         with self._lock:
-            if self._clock() - self._last_used > IDLE_LIMIT:
+            if not self._ended and self._clock() - self._last_used > IDLE_LIMIT:
                 self._end_locked(f"nobody used it for {IDLE_LIMIT:g} seconds")
+
+    def _write_locked(self, key: Key, value: bytes | None) -> None:
+        cost = self._cost + entry_cost(key, value or b"")
+        if key in self._writes:
+            cost -= entry_cost(key, self._writes[key] or b"")
+        if cost > self._max_bytes:
+            self._end_locked(f"it is larger than {self._max_bytes} bytes")
+            self._use_locked()
+        self._writes[key], self._cost = value, cost
 
     def _use_locked(self) -> None:
         if self._ended:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import unittest
+import warnings
 from collections.abc import Callable
 from unittest import mock
 
@@ -126,6 +128,30 @@ class ClientTest(unittest.TestCase):
             self.assertEqual(db.get("hits"), 500)
         self.assertLessEqual(self.service.instance.connections_received, 3 + 1)
 
+    def test_a_counter_takes_whole_numbers_only(self) -> None:
+        with self.assertRaises(TypeError):
+            self.db.incr("hits", 1.5)  # type: ignore[arg-type]
+
+    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork here")
+    def test_a_forked_child_does_not_read_its_parents_answers(self) -> None:
+        self.db.set("k", "parent")
+        children = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
+            for number in range(3):
+                child = os.fork()
+                if not child:
+                    ok = all(
+                        self.db.set(f"k{number}", i) or self.db.get(f"k{number}") == i
+                        for i in range(100)
+                    )
+                    os._exit(0 if ok else 1)
+                children.append(child)
+        for _ in range(100):
+            self.assertEqual(self.db.get("k"), "parent")
+        for child in children:
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+
     def test_a_closed_client_refuses(self) -> None:
         self.db.close()
         with self.assertRaises(kvdb.Disconnected):
@@ -179,6 +205,15 @@ class PipelineTest(unittest.TestCase):
                 pipe.set(f"k{i}", value)
                 pipe.get(f"k{i}")
             self.assertEqual(pipe.execute()[1::2], [value] * 5000)
+
+    def test_a_long_request_after_long_replies_does_not_block(self) -> None:
+        value = "x" * 1_000_000
+        self.db.set("big", value)
+        with self.db.pipeline() as pipe:
+            for _ in range(30):
+                pipe.get("big")
+            pipe.set("bigger", "y" * 15_000_000)
+            self.assertEqual(pipe.execute()[:30], [value] * 30)
 
 
 class ScriptedServer:

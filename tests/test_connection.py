@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from unittest import mock
+
 from kvdb.commands.session import Instance
 from kvdb.config import Config
 from kvdb.replies import NO_REPLY
@@ -418,3 +421,22 @@ class ClientTest(CommandTest):
         self.monotonic.now += 1
         self.talk.instance.housekeeping()
         self.assertEqual(ended, [2])
+
+
+class NoTouchTest(CommandTest):
+    def test_saving_does_not_hold_up_others_for_a_client_that_does_not_touch(self) -> None:
+        held: list[bool] = []
+
+        def save() -> None:
+            def look() -> None:
+                held.append(not self.talk.store._lock.acquire(blocking=False))
+                if not held[-1]:
+                    self.talk.store._lock.release()
+
+            other = threading.Thread(target=look)
+            other.start()
+            other.join()
+
+        self.talk.instance.persistence = mock.Mock(save=save)
+        self.assert_replies(("CLIENT NO-TOUCH ON", b"OK"), ("SAVE", b"OK"))
+        self.assertEqual(held, [False])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
+from unittest import mock
 
 from kvdb.entry import (
     CLIENT_FLAGS_COST,
@@ -343,3 +344,35 @@ class PolicyTest(StoreCase):
                     orders.append([key for key in self.evict_all() if key in volatile])
                 with self.subTest(name, touching=touching):
                     self.assertEqual(*orders)
+
+
+class BoundedWorkTest(StoreCase):
+    def test_rewriting_many_old_keys_in_one_step_takes_time_in_proportion(self) -> None:
+        """Once each of N victims was looked for among all N keys that have to stay."""
+        old = [b"%05d" % number for number in range(20_000)]
+        self.fill(*old, b"young")
+        self.store.max_bytes = self.store.used_bytes + 20_000 * 96 - 1
+        self.store.write_many(dict.fromkeys(old, b"v" * 100))
+        self.assertEqual(self.there(), set(old))
+
+    def test_while_the_budget_is_lowered_a_write_evicts_only_for_itself(self) -> None:
+        self.fill(*(b"%05d" % number for number in range(1_000)))
+        evicted: list[int] = []
+
+        def write_between(seconds: float) -> None:
+            before = self.store.evicted_keys
+            self.fill(b"new%05d" % len(evicted))
+            evicted.append(self.store.evicted_keys - before)
+
+        with mock.patch("kvdb.store.time.sleep", write_between):
+            self.store.max_bytes = 100 * COST
+        self.assertGreater(len(evicted), 3)
+        self.assertLessEqual(max(evicted), 2)
+        self.assertLessEqual(self.store.used_bytes, 100 * COST)
+
+    def test_versions_of_missing_keys_evict_nobody(self) -> None:
+        self.limit(3)
+        self.fill(b"a", b"b", b"c")
+        for number in range(100):
+            self.store.watch(b"missing%d" % number)
+        self.assertEqual(self.there(), {b"a", b"b", b"c"})

@@ -248,7 +248,7 @@ class FindingKeysTest(CommandTest):
     def test_a_pattern_of_very_many_bytes_is_refused(self) -> None:
         for request in (("KEYS",), ("SCAN", 0, "MATCH")):
             text = self.talk.error(*request, "*a" * 10_000)
-            self.assertEqual(text, "ERR pattern is longer than 16384 bytes")
+            self.assertEqual(text, "ERR pattern is longer than 1024 bytes")
 
     def test_a_scan_returns_every_key_once(self) -> None:
         expected = sorted(b"key:%d" % number for number in range(95))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -31,8 +32,12 @@ class LockFileTest(unittest.TestCase):
 
     def lock(self) -> LockFile:
         lock = LockFile(self.data)
-        self.addCleanup(lock.release)
+        self.addCleanup(self.release, lock)
         return lock
+
+    def release(self, lock: LockFile) -> None:
+        with contextlib.suppress(OSError):  # a test may have released it
+            lock.release()
 
     def assert_locked(self) -> None:
         with self.assertRaises(AlreadyLocked):
@@ -49,6 +54,23 @@ class LockFileTest(unittest.TestCase):
         LockFile(self.data).release()
         self.assertFalse(self.file.exists())
         self.lock()
+        self.assert_locked()
+
+    def test_a_lock_whose_file_was_removed_is_taken_again(self) -> None:
+        lock = self.lock()
+        self.file.unlink()
+        lock.ensure()
+        self.assertTrue(self.file.exists())
+        self.assert_locked()
+
+    def test_a_lock_that_somebody_else_has_taken_meanwhile_is_lost(self) -> None:
+        first = self.lock()
+        self.file.unlink()
+        self.lock()
+        with self.assertRaises(AlreadyLocked):
+            first.ensure()
+        first.release()
+        self.assertTrue(self.file.exists(), "it is the second one's")
         self.assert_locked()
 
     def test_other_data_in_the_same_folder_has_a_lock_of_its_own(self) -> None:

@@ -169,7 +169,7 @@ class ScansTest(StoreCase):
 
     def test_scans_of_very_many_keys_forget_the_oldest_but_not_themselves(self) -> None:
         self.fill_numbers(15)
-        with mock.patch("kvdb.scans.MAX_KEYS", 10):
+        with mock.patch("kvdb.scans.MAX_BYTES", 10 * 12):
             oldest, _ = self.store.scan(0, 5)
             self.fill(b"new")  # so that the scans need a list each
             newest, _ = self.store.scan(0, 5)
@@ -179,7 +179,7 @@ class ScansTest(StoreCase):
 
     def test_scans_that_share_a_list_are_not_forgotten_for_its_length(self) -> None:
         self.fill_numbers(15)
-        with mock.patch("kvdb.scans.MAX_KEYS", 20):
+        with mock.patch("kvdb.scans.MAX_BYTES", 20 * 12):
             first, _ = self.store.scan(0, 5)
             for _ in range(5):
                 self.store.scan(0, 5)

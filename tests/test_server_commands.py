@@ -408,28 +408,32 @@ class SavingTest(ServerTest):
 
 class ShutdownTest(ServerTest):
     def test_shutdown_asks_for_the_end_and_closes_without_a_reply(self) -> None:
-        for line, saves_at_end, saved_now in (
-            ("SHUTDOWN", True, False),
-            ("SHUTDOWN NOSAVE", False, False),
-            ("SHUTDOWN now force", True, False),
-            ("SHUTDOWN NOSAVE NOW", False, False),
-            ("SHUTDOWN SAVE", True, True),
+        for line, saves in (
+            ("SHUTDOWN", True),
+            ("SHUTDOWN NOSAVE", False),
+            ("SHUTDOWN now force", True),
+            ("SHUTDOWN NOSAVE NOW", False),
+            ("SHUTDOWN SAVE", True),
         ):
             with self.subTest(line):
+                self.path.unlink(missing_ok=True)
                 self.stop_requests.clear()
                 self.talk.session.closing = False
                 self.assert_replies(("SET k v", b"OK"), (line, NO_REPLY))
-                self.assertEqual(self.stop_requests, [saves_at_end])
+                self.assertEqual(self.stop_requests, [saves])
                 self.assertTrue(self.talk.session.closing)
-                self.assertEqual(self.path.exists(), saved_now)
+                self.assertEqual(self.path.exists(), saves)
 
     def test_a_shutdown_that_cannot_save_does_not_happen(self) -> None:
         with (
             mock.patch("os.replace", side_effect=OSError(28, "No space left on device")),
             self.assertLogs("kvdb"),
         ):
-            self.assertIn("No space left on device", self.ask("SHUTDOWN SAVE"))
-        self.assertEqual((self.stop_requests, self.talk.session.closing), ([], False))
+            for line in ("SHUTDOWN", "SHUTDOWN SAVE"):
+                self.assertIn("No space left on device", self.ask(line))
+            self.assertEqual((self.stop_requests, self.talk.session.closing), ([], False))
+            self.assert_replies(("SHUTDOWN FORCE", NO_REPLY))
+        self.assertEqual(self.stop_requests, [False])
 
     def test_options_that_do_not_go_together_are_refused(self) -> None:
         self.assert_replies(

@@ -91,6 +91,43 @@ class SnapshotTest(unittest.TestCase):
         self.assertIn(f"{101 - store.size()} of 101", logged.output[0])
         self.assertEqual(store.evicted_keys, 0)
 
+    def test_what_did_not_fit_is_not_lost_with_the_next_save(self) -> None:
+        for i in range(100):
+            self.store.set(b"key:%d" % i, b"v" * 1000)
+        self.snapshots.save()
+        before = self.path.read_bytes()
+        with self.assertLogs("kvdb.snapshot", logging.WARNING):
+            store = self.reloaded(max_bytes=50_000)
+        Snapshots(store, self.path).save()
+        self.assertNotEqual(self.path.read_bytes(), before)
+        self.assertEqual(self.path.with_name("kvdb.json.bak").read_bytes(), before)
+
+    @unittest.skipIf(os.name == "nt", "Windows has other permissions and links")
+    def test_a_save_keeps_the_permissions_and_follows_a_link(self) -> None:
+        link = self.path.with_name("link.json")
+        self.saved()
+        self.path.chmod(0o600)
+        link.symlink_to(self.path)
+        self.store.set(b"new", b"v")
+        Snapshots(self.store, link).save()
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(self.reloaded().get(b"new"), b"v")
+
+    def test_what_a_killed_server_left_behind_is_removed(self) -> None:
+        unfinished = self.path.with_name("kvdb.json.tmp")
+        unfinished.write_text("half")
+        Snapshots(self.store, self.path)
+        self.assertFalse(unfinished.exists())
+
+    def test_nothing_is_written_over_another_servers_data(self) -> None:
+        before = self.saved()
+        self.snapshots.ensure_alone = mock.Mock(side_effect=OSError("another server"))
+        self.store.set(b"c", b"3")
+        with self.assertLogs("kvdb.snapshot"), self.assertRaisesRegex(PersistenceError, "another"):
+            self.snapshots.save()
+        self.assertEqual(self.path.read_bytes(), before)
+
     # --- files that are not what they should be ------------------------------------------
 
     def assert_refused(self, content: bytes, line: int, reason: str) -> None:

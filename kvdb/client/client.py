@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,10 @@ def _decode_name(name: bytes) -> Name:
         return name.decode()
     except UnicodeDecodeError:
         return name
+
+
+def _integer(number: int) -> bytes:
+    return b"%d" % operator.index(number)  # and not 1 for 1.5
 
 
 def _milliseconds(ttl: float) -> bytes:
@@ -94,11 +99,11 @@ class _Commands:
 
     def incr(self, name: Name, amount: int = 1) -> Any:
         """Add to a counter (a missing one counts as 0) and return what it is then."""
-        return self._run([b"INCRBY", _encode_name(name), b"%d" % amount], int, repeatable=False)
+        return self._run([b"INCRBY", _encode_name(name), _integer(amount)], int, repeatable=False)
 
     def decr(self, name: Name, amount: int = 1) -> Any:
         """Subtract from a counter and return what it is then."""
-        return self._run([b"DECRBY", _encode_name(name), b"%d" % amount], int, repeatable=False)
+        return self._run([b"DECRBY", _encode_name(name), _integer(amount)], int, repeatable=False)
 
     def expire(self, name: Name, ttl: float) -> Any:
         """Have a key expire after `ttl` seconds; tell whether it exists."""

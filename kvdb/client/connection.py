@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -130,11 +131,12 @@ def _chunks(requests: Sequence[Request]) -> Iterator[tuple[bytes, int]]:
     parts: list[bytes] = []
     size = 0
     for request in requests:
-        parts.append(encode_request(request))
-        size += len(parts[-1])
-        if size >= _CHUNK_BYTES:
+        encoded = encode_request(request)
+        if parts and size + len(encoded) > _CHUNK_BYTES:
             yield b"".join(parts), len(parts)
             parts, size = [], 0
+        parts.append(encoded)
+        size += len(encoded)
     if parts:
         yield b"".join(parts), len(parts)
 
@@ -148,10 +150,14 @@ class Pool:
     def __init__(self, address: Address, size: int) -> None:
         self.address = address
         self._size = size
+        self._closed = False
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self._idle: list[Connection] = []  # the most recently used last
         self._open = 0  # borrowed and idle ones
-        self._closed = False
 
     @contextlib.contextmanager
     def borrow(self, fresh: bool = False) -> Iterator[Connection]:
@@ -166,6 +172,10 @@ class Pool:
             self._give_back(connection)
 
     def _take(self, fresh: bool) -> Connection:
+        if self._process != os.getpid():
+            # We are a forked child. The parent goes on with these sockets: were both to use
+            # them, each would get answers that were meant for the other.
+            self._start_empty()
         connection = self._reserve(fresh)
         if connection is not None:
             if not connection.is_stale():

@@ -16,7 +16,7 @@ from kvdb.commands.table import (
     command,
     container,
 )
-from kvdb.entry import Key, entry_cost, key_in, split_key
+from kvdb.entry import Key, key_in, split_key
 from kvdb.errors import CommandError
 from kvdb.glob import compile_glob
 from kvdb.replies import OK, Reply, SimpleString
@@ -440,5 +440,4 @@ def memory_usage(session: Session, key: Key, *options: bytes) -> Reply:
         len(options) != 2 or options[0].upper() != b"SAMPLES" or integer(options[1]) < 0
     ):
         raise CommandError(errors.SYNTAX)
-    entry = session.store.entry(key)
-    return None if entry is None else entry_cost(key, entry.value)
+    return session.store.cost(key)

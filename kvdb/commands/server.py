@@ -81,8 +81,16 @@ def shutdown(session: Session, *options: bytes) -> Reply:
         if len(asked) > 1:
             raise CommandError(errors.SYNTAX)
         raise CommandError("ERR No shutdown in progress.")
-    if b"SAVE" in asked:
-        save(session)  # an error keeps the server running
-    session.instance.request_stop(b"NOSAVE" not in asked)
+    wanted = b"SAVE" in asked or (
+        b"NOSAVE" not in asked and session.instance.persistence is not None
+    )
+    if wanted:
+        try:
+            save(session)
+        except CommandError:
+            if b"FORCE" not in asked:  # what cannot be saved is not given up unasked
+                raise
+            wanted = False
+    session.instance.request_stop(wanted)
     session.closing = True
     return NO_REPLY

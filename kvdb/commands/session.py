@@ -152,6 +152,17 @@ class Transaction:
     def __init__(self) -> None:
         self.queue: list[tuple[Command, list[bytes]]] = []
         self.aborted = False  # an error while queueing: EXEC will refuse
+        self._bytes = 0
+
+    def append(self, row: Command, arguments: list[bytes], max_bytes: int) -> None:
+        """Queue a command. Raises CommandError if that makes the transaction too large."""
+        # A queued command takes about 200 bytes beside its arguments.
+        self._bytes += 200 + sum(len(argument) + 40 for argument in arguments)
+        if self._bytes > max_bytes:
+            self.aborted = True
+            self.queue.clear()
+            raise CommandError(f"ERR the transaction is larger than {max_bytes} bytes")
+        self.queue.append((row, arguments))
 
 
 class Session:
@@ -203,8 +214,7 @@ class Session:
 
     def start_writes(self) -> None:
         """Begin an interactive transaction (START)."""
-        # As much as one request may hold: four of the longest values.
-        limit = 4 * self.instance.config.max_value_bytes
+        limit = self.instance.config.max_request_bytes
         self.writes = PendingWrites(limit, self.instance.monotonic)
 
     def unwatch(self) -> None:
@@ -233,7 +243,7 @@ class Session:
             row, arguments = self._find(request)
             if self.transaction is None or row.at_once:
                 return self.run(row, arguments)
-            self.transaction.queue.append((row, arguments))
+            self.transaction.append(row, arguments, self.instance.config.max_request_bytes)
             return QUEUED
         except CommandError as error:
             return error
@@ -268,7 +278,7 @@ class Session:
             given = list(arguments)
             for position in row.key_positions(len(given)):
                 given[position] = key_in(self.db, given[position])
-        if self.no_touch:
+        if self.no_touch and row.touches:
             with self.store.without_touching():
                 return row.handler(self, *given)
         return row.handler(self, *given)

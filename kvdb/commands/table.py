@@ -27,7 +27,7 @@ class Flag(enum.Flag):
     READ = enum.auto()
     """Reads values or keys and changes nothing."""
     GROWS = enum.auto()
-    """May need memory: refused when the budget is used up and nothing may be evicted."""
+    """May need memory: the store refuses it when the budget is used up and nothing may go."""
     ADMIN = enum.auto()
     """For whoever runs the server."""
     ANYONE = enum.auto()
@@ -72,6 +72,7 @@ class Command:
     anyone: bool = field(init=False)
     at_once: bool = field(init=False)
     not_queued: bool = field(init=False)
+    touches: bool = field(init=False)  # may count as use of keys
 
     def __post_init__(self) -> None:
         self.arguments, self.least, self.most = parse_usage(self.usage)
@@ -81,6 +82,7 @@ class Command:
         self.anyone = Flag.ANYONE in self.flags
         self.at_once = Flag.AT_ONCE in self.flags
         self.not_queued = Flag.NOT_QUEUED in self.flags
+        self.touches = bool(self.flags & (Flag.READ | Flag.WRITE)) and Flag.SLOW not in self.flags
 
     @property
     def wire_name(self) -> str:

@@ -11,6 +11,9 @@ from kvdb.entry import Key
 from kvdb.errors import CommandError
 from kvdb.replies import NIL_ARRAY, OK, Reply
 
+MAX_WATCHED = 10_000
+"""Keys that one connection may watch: each takes memory that no budget counts."""
+
 log = logging.getLogger(__name__)
 
 
@@ -76,6 +79,8 @@ def discard(session: Session) -> Reply:
 def watch(session: Session, *keys: Key) -> Reply:
     if session.transaction:
         raise CommandError(errors.WATCH_INSIDE_MULTI)
+    if len(session.watched) + len(keys) > MAX_WATCHED:
+        raise CommandError(f"ERR a connection may watch {MAX_WATCHED} keys")
     for key in keys:
         if key not in session.watched:
             session.watched[key] = session.store.watch(key)

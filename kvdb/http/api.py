@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kvdb.commands.session import Instance
+from kvdb.errors import ValueTooLarge
 from kvdb.http.metrics import render_metrics
 from kvdb.http.page import STYLE, render_page
 
@@ -82,6 +83,7 @@ class Api:
         if len(parameters) != 1 or request.method != "GET":
             return Response(500)
         ((name, value),) = parameters
+        self._check_length(value)
         self._store.set(name, value)
         return Response(200)
 
@@ -106,6 +108,7 @@ class Api:
                     headers["X-Expires-At"] = f"{entry.expires_at:.3f}"
                 return Response(200, entry.value, BYTES, headers)
             case "PUT":
+                self._check_length(request.body)
                 ttl = _number(request.query, "ttl")
                 expires_at = None if ttl is None else self._store.clock() + ttl
                 with self._store.atomic():
@@ -119,6 +122,11 @@ class Api:
                 return Response(204, headers={"Allow": "GET, HEAD, PUT, DELETE, OPTIONS"})
             case _:
                 return Response(405, headers={"Allow": "GET, HEAD, PUT, DELETE, OPTIONS"})
+
+    def _check_length(self, value: bytes) -> None:
+        limit = self._instance.config.max_value_bytes
+        if len(value) > limit:
+            raise ValueTooLarge(limit)
 
     def _list(self, request: Request) -> Response:
         cursor, names = self.scan(request.query)

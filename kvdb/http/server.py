@@ -1,4 +1,4 @@
-"""HTTP on the standard library's ThreadingHTTPServer: reading, refusing, answering.
+"""HTTP on the standard library's request handler: reading, refusing, answering.
 
 A browser must not become a weapon: a request for a host that we are not, or sent by another
 site's page, is refused before anything else is looked at.
@@ -7,16 +7,19 @@ site's page, is refused before anything else is looked at.
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import ipaddress
 import logging
+import string
 import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.errors import MissingHeaderBodySeparatorDefect
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
 from typing import Final
 
 import kvdb
 from kvdb.commands.session import Instance, Session
-from kvdb.errors import CommandError
+from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import Api, Request, Response
 from kvdb.server import Door, format_address
 
@@ -26,8 +29,11 @@ _OPEN_PATHS: Final = {"/healthz"}
 """Answered without a password, and whatever the Host header says: probes have neither."""
 
 
-class HttpServer(Door, ThreadingHTTPServer):
-    """The HTTP door."""
+class HttpServer(Door):
+    """The HTTP door.
+
+    Not an http.server.HTTPServer: that one asks the name service about itself before it listens.
+    """
 
     def __init__(self, host: str, port: int, instance: Instance) -> None:
         """Raises as Door() does."""
@@ -47,14 +53,14 @@ class _Handler(BaseHTTPRequestHandler):
     """One client's connection, and every request on it."""
 
     server: HttpServer
+    raw_requestline: bytes
     protocol_version = "HTTP/1.1"
     server_version = f"kvdb/{kvdb.__version__}"
     sys_version = ""
     timeout = 60  # seconds that a connection may be silent, and a request may take to arrive
+    default_request_version = "HTTP/1.0"  # what cannot be read is answered with a status line
     wbufsize = -1  # headers and body leave together
     disable_nagle_algorithm = True
-    error_content_type = "text/plain; charset=utf-8"
-    error_message_format = "%(message)s\n"
 
     def handle(self) -> None:
         try:
@@ -68,7 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
             close=lambda: self.server.end(self.request),
         )
         if not self.server.instance.admit(self.session):
-            self.raw_requestline = self.requestline = self.command = ""
+            self.raw_requestline = b""
+            self.requestline = self.command = ""
             self.request_version = self.protocol_version
             self.close_connection = True
             self.send_error(503, "max number of clients reached")
@@ -93,7 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.session.last_command = self.command.lower()
         try:
             body = self._read_body()
-            url = urllib.parse.urlsplit(self.path)
+            try:
+                url = urllib.parse.urlsplit(self.path)
+            except ValueError as error:
+                raise _Refused(400, str(error)) from None
             if url.path not in _OPEN_PATHS:
                 self._check_sender()
                 self._check_password()
@@ -108,8 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
         persistence = self.server.instance.persistence
         try:
             response = self.server.api.respond(request)
+        except OutOfMemory as error:
+            raise _Refused(507, error.text) from None
+        except (EntryTooLarge, ValueTooLarge) as error:
+            raise _Refused(413, error.text) from None
         except CommandError as error:
-            return Response(507 if error.text.startswith("OOM") else 413, f"{error}\n".encode())
+            raise _Refused(400, error.text) from None
         except ValueError as error:
             raise _Refused(400, str(error)) from None
         except Exception:
@@ -151,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _read_body(self) -> bytes:
         """Return the request's body. Its length must be stated, once, and be within the limit."""
         lengths = self.headers.get_all("Content-Length", [])
-        if self.headers.get("Transfer-Encoding"):
+        if "Transfer-Encoding" in self.headers:
             raise _Refused(400 if lengths else 411, "state the length of the body", close=True)
         if not lengths:
             return b""
@@ -160,6 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
         limit = self.server.instance.config.max_value_bytes
         if len(lengths[0]) > 15 or int(lengths[0]) > limit:
             raise _Refused(413, f"a value may have {limit} bytes (--max-value-mb)", close=True)
+        expects = self.headers.get("Expect", "").lower()
+        if expects == "100-continue" and self.request_version != "HTTP/1.0":
+            self.send_response_only(100)
+            self.end_headers()
+            self.wfile.flush()
         body = self.rfile.read(int(lengths[0]))
         if len(body) < int(lengths[0]):
             raise _Refused(400, "the body was cut short", close=True)
@@ -175,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host", [])
         if len(hosts) > 1 or (not hosts and self.request_version != "HTTP/1.0"):
             raise _Refused(400, "bad Host", close=True)
-        host = hosts[0] if hosts else ""
+        host = hosts[0].lower() if hosts else ""
         if hosts and not self._is_ours(host):
             raise _Refused(403, f"this is not {host[:100]} (--http-hosts allows a name)")
         origin = self.headers.get("Origin")
@@ -186,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_ours(self, host: str) -> bool:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        name = name.strip("[]").lower()
+        name = name.strip("[]")
         config = self.server.instance.config
         if name in ("localhost", config.host.lower(), *config.http_hosts):
             return True
@@ -202,12 +221,38 @@ class _Handler(BaseHTTPRequestHandler):
         kind, _, credentials = self.headers.get("Authorization", "").partition(" ")
         try:
             _, colon, password = base64.b64decode(credentials, validate=True).partition(b":")
-        except binascii.Error:
+        except ValueError:
             colon, password = b"", b""
         if kind.lower() != "basic" or not colon or not self.server.instance.password_is(password):
             raise _Refused(401, "password required")
 
     # --- hooks of http.server ------------------------------------------------------------
+
+    def parse_request(self) -> bool:
+        # A program may send other bytes than ASCII as they are; encoded they mean the same.
+        line = urllib.parse.quote_from_bytes(self.raw_requestline, safe=string.printable)
+        self.raw_requestline = line.encode()
+        if not super().parse_request():
+            return False
+        rest = self.headers.get_payload()  # what was not looked at, below what is no header
+        if (isinstance(rest, str) and rest) or any(
+            isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in self.headers.defects
+        ):
+            self.send_error(400, "bad header")
+            return False
+        return True
+
+    def handle_expect_100(self) -> bool:
+        return True  # _read_body() answers, once it knows that it wants the body
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        self.close_connection = True
+        self._send(Response(code, f"{message or HTTPStatus(code).phrase}\n".encode()))
+
+    def finish(self) -> None:
+        for stream in (self.wfile, self.rfile):
+            with contextlib.suppress(OSError):  # what was left to be sent, to a client that is gone
+                stream.close()
 
     def log_message(self, format: str, *arguments: object) -> None:
         log.debug("client %s: " + format, self.client_address, *arguments)

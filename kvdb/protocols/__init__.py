@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -40,6 +41,7 @@ class RequestLoop:
         self.closing = self.more = False
         self.session = session
         self._buffer = InputBuffer()
+        self._unsent: deque[bytes] = deque()  # the rest of a large reply
         self._persistence = session.instance.persistence
 
     def receive(self, data: bytes) -> bytes:
@@ -48,24 +50,42 @@ class RequestLoop:
         replies: list[bytes] = []
         waiting: list[tuple[int, int, Callable[[str], bytes]]] = []
         size = 0
-        while size < BATCH_BYTES and not self.closing:
+        while size < BATCH_BYTES and (self._unsent or not self.closing):
+            if self._unsent:
+                piece = self._unsent.popleft()
+                replies.append(piece)
+                size += len(piece)
+                continue
             reply = self._answer_next()
             if reply is None:
                 break
             if self._persistence and (step := self._persistence.take_step()):
                 waiting.append((len(replies), step, self._unsaved()))
+                reply += b"".join(self._unsent)  # it may have to be taken back as a whole
+                self._unsent.clear()
             replies.append(reply)
             size += len(reply)
         for place, step, refuse in waiting:
             assert self._persistence is not None
             if not self._persistence.wait_until_durable(step) and replies[place]:
                 replies[place] = refuse(self._persistence.last_error or "")
-        self.more = size >= BATCH_BYTES and not self.closing
+        self.more = bool(self._unsent) or (size >= BATCH_BYTES and not self.closing)
         return b"".join(replies)
 
     def _answer_next(self) -> bytes | None:
         """Return the reply to the next request, or None until that is whole."""
         raise NotImplementedError
+
+    def _in_batches(self, pieces: list[bytes]) -> bytes:
+        """Return one reply joined from its pieces or, if it is large, have it sent bit by bit.
+
+        The pieces of a large reply are the stored values themselves: ten thousand times the
+        same one takes no more memory than one.
+        """
+        if sum(map(len, pieces)) <= BATCH_BYTES:
+            return b"".join(pieces)
+        self._unsent.extend(pieces)
+        return b""
 
     def _unsaved(self) -> Callable[[str], bytes]:
         """Return what makes an error, in the words of the request just answered, of a reason.

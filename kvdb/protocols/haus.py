@@ -21,12 +21,15 @@ from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
 from kvdb.errors import CommandError
 from kvdb.protocols import RequestLoop
+from kvdb.resp import MAX_LINE
 from kvdb.writes import PendingWrites, TransactionEnded
 
 log = logging.getLogger(__name__)
 
-_LINE = re.compile(rb"\s*(\S+)(?:\s+(\S+)(?:\s+(.*?))?)?\s*", re.DOTALL)
-_HTTP_REQUEST = re.compile(rb"[A-Za-z]+ \S+ HTTP/1\.[01]\s*\Z")
+_HTTP_REQUEST = re.compile(rb"[A-Za-z]+ (?:/|\*|https?:)\S* HTTP/1\.[01]\s*\Z")
+
+
+_NAMES = {b"PUT", b"GET", b"DEL", b"DELETE", b"START", b"COMMIT", b"ROLLBACK", b"AUTH", b"QUIT"}
 
 
 class HausError(Exception):
@@ -42,7 +45,9 @@ class Haus(RequestLoop):
 
     def _answer_next(self) -> bytes | None:
         try:
-            line = self._buffer.take_line(2 * self.session.instance.config.max_value_bytes)
+            longest_value = self.session.instance.config.max_value_bytes
+            longest = 2 * longest_value + MAX_LINE if self.session.authenticated else MAX_LINE
+            line = self._buffer.take_line(longest)
         except LineTooLong:
             self.closing = True
             return _line({"status": "Error", "mesg": "The line is too long!"})
@@ -57,10 +62,7 @@ class Haus(RequestLoop):
         self.session.counts["commands"] += 1
         try:
             return _line({"status": "Ok"} | self._answer(line))
-        except TransactionEnded as error:
-            self.session.writes = None
-            return _line({"status": "Error", "mesg": str(error)})
-        except HausError as error:
+        except (HausError, TransactionEnded) as error:
             return _line({"status": "Error", "mesg": str(error)})
         except CommandError as error:
             return _line({"status": "Error", "mesg": error.text.removeprefix("ERR ")})
@@ -73,14 +75,12 @@ class Haus(RequestLoop):
 
     def _answer(self, line: bytes) -> dict[str, str]:
         """Carry out a line; return what the reply says beside its status."""
-        match = _LINE.fullmatch(line)
-        assert match is not None, "a line that is not blank has a first word"
-        name, key, value = match[1].upper(), match[2], match[3]
+        words = line.strip().split(None, 2)
+        name, key, value = words[0].upper(), *words[1:], *[b""] * (3 - len(words))
         self.session.last_command = name[:20].decode("ascii", "replace").lower()
         if not self.session.authenticated and name not in (b"AUTH", b"QUIT"):
             raise HausError("Authentication required: AUTH password")
-        arguments = (key is not None) + (value is not None and value != b"")
-        match name, arguments:
+        match name, len(words) - 1:
             case b"PUT", 2:
                 self._put(key, value)
             case b"GET", 1:
@@ -96,13 +96,14 @@ class Haus(RequestLoop):
                 self._end_transaction().commit(self._store)
             case b"ROLLBACK", 0:
                 self._end_transaction()
-            case b"AUTH", 1:
-                if not self.session.instance.password_is(key):
+            case b"AUTH", 1 | 2:
+                password = line.strip().split(None, 1)[1]  # it may hold spaces
+                if not self.session.instance.password_is(password):
                     raise HausError("Wrong password!")
                 self.session.authenticated = True
             case b"QUIT", 0:
                 self.closing = True
-            case ((b"PUT" | b"GET" | b"DEL" | b"DELETE" | b"START" | b"COMMIT" | b"ROLLBACK"), _):
+            case name, _ if name in _NAMES:
                 raise HausError("Wrong number of arguments!")
             case _:
                 raise HausError("Unknown command!")

@@ -19,6 +19,7 @@ from typing import Any, Final
 from kvdb import errors
 from kvdb.commands.arguments import INT64_MAX, INT64_MIN
 from kvdb.commands.session import Session
+from kvdb.entry import key_in
 from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
 from kvdb.writes import TransactionEnded
@@ -237,10 +238,13 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
     """
     if not session.authenticated:
         return session.refuse(CommandError(errors.NOT_AUTHENTICATED))
+    session.counts["commands"] += 1
     given = _Named(name, arguments)
     try:
         if name == "START":
             given.finish()
+            if session.transaction is not None:
+                raise BadRequest("START is not possible between MULTI and EXEC")
             if session.writes is not None:
                 raise BadRequest("a transaction is open already")
             session.start_writes()
@@ -255,25 +259,24 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
                 if name == "COMMIT":
                     writes.commit(session.store)
             case "SET":
-                key, value = given.take("key"), given.take_value()
+                key, value = key_in(session.db, given.take("key")), given.take_value()
                 given.finish()
                 limit = session.instance.config.max_value_bytes
                 if len(value) > limit:
                     raise ValueTooLarge(limit)
                 writes.put(key, value)
             case "GET":
-                key = given.take("key")
+                key = key_in(session.db, given.take("key"))
                 given.finish()
                 return writes.get(session.store, key)
             case "DELETE":
-                key = given.take("key")
+                key = key_in(session.db, given.take("key"))
                 given.finish()
                 writes.delete(session.store, key)
             case _:
                 raise BadRequest(f"{name[:128]} is not possible between START and COMMIT")
         return OK
     except TransactionEnded as error:
-        session.writes = None
         raise BadRequest(str(error)) from None
     except CommandError as error:
         return session.refuse(error)

@@ -14,7 +14,14 @@ from kvdb.errors import NOT_SAVED, CommandError, NotOurProtocol, ProtocolError
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
-from kvdb.resp import MAX_LINE, RequestLimits, RequestParser, encode_error, encode_reply
+from kvdb.resp import (
+    MAX_LINE,
+    RequestLimits,
+    RequestParser,
+    encode_error,
+    encode_pieces,
+    encode_reply,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +76,13 @@ class MainPort(RequestLoop):
 
     def _choose_limits(self) -> None:
         """Hold strangers to narrow limits, as Redis does, and others to the configured ones."""
-        max_value = self.session.instance.config.max_value_bytes
+        config = self.session.instance.config
+        max_value = config.max_value_bytes
         wanted = self.session.authenticated, max_value
         if wanted != self._limits_for:
             self._limits_for = wanted
             self._resp.limits = (
-                RequestLimits(max_value=max_value, max_request=4 * max_value)
+                RequestLimits(max_value=max_value, max_request=config.max_request_bytes)
                 if self.session.authenticated
                 else RequestLimits.before_authentication()
             )
@@ -93,6 +101,8 @@ class MainPort(RequestLoop):
         if not request:
             return None if request is None else b""  # an empty request: as if it had not come
         reply = self.session.execute(request)
+        if type(reply) is list:
+            return self._in_batches(encode_pieces(reply, self.session.version))
         return encode_reply(reply, self.session.version)
 
     def _answer_json(self) -> bytes | None:

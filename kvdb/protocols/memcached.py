@@ -56,6 +56,7 @@ class Memcached(RequestLoop):
         self.store = session.store
         self._storing: Callable[[bytes], bytes] | None = None  # waits for its data block
         self._length = 0  # of that data block
+        self._noreply = False
         self._to_skip = 0  # bytes of a data block that nobody wants
         self._reply_after_skip = b""
         self._meta = MetaCommands(self)
@@ -93,7 +94,8 @@ class Memcached(RequestLoop):
             log.warning("client %s: an HTTP request on the memcached port", self.session.address)
             self.closing = True
             return None
-        words = line.split()
+        # A tab and its like may be a part of a key.
+        words = [word for word in line.removesuffix(b"\n").removesuffix(b"\r").split(b" ") if word]
         name = words[0] if words else b""
         self.session.counts["commands"] += 1
         self.session.last_command = name[:20].decode("ascii", "replace")
@@ -101,14 +103,20 @@ class Memcached(RequestLoop):
             return self._authenticate(words)
         handler = _COMMANDS.get(name)
         if handler is not None:
-            return handler(self, words)
+            reply = handler(self, words)
+            # Nobody reads the reply to a noreply, so none may come: no error about its words.
+            # (`ERROR` does, as from memcached: too few words to see a noreply in them.)
+            silent = name in _MAY_BE_SILENT and words[-1] == b"noreply" and reply != ERROR
+            return b"" if silent else reply
         return self._meta.answer(words) if name in MetaCommands.NAMES else ERROR
 
-    def expect_data(self, length: int, store: Callable[[bytes], bytes]) -> bytes | None:
+    def expect_data(
+        self, length: int, store: Callable[[bytes], bytes], noreply: bool = False
+    ) -> bytes | None:
         """Have `store` called with the data block of a line; return the reply if it is there."""
         if length > self.session.instance.config.max_value_bytes:
-            return self.skip_data(length, TOO_LARGE)
-        self._length, self._storing = length, store
+            return self.skip_data(length, b"" if noreply else TOO_LARGE)
+        self._length, self._storing, self._noreply = length, store, noreply
         return self._store_data()
 
     def skip_data(self, length: int, reply: bytes) -> bytes | None:
@@ -127,7 +135,7 @@ class Memcached(RequestLoop):
         store, self._storing = self._storing, None
         assert store is not None
         if data[-2:] != b"\r\n":
-            return BAD_CHUNK
+            return b"" if self._noreply else BAD_CHUNK
         return store(data[:-2])
 
     def _authenticate(self, words: list[bytes]) -> bytes | None:
@@ -170,7 +178,7 @@ class Memcached(RequestLoop):
             self.closing = True  # nobody knows where the data ends: it must not run as commands
             return BAD_FORMAT
         if flags is None or exptime is None or token is None or len(key) > MAX_KEY:
-            return self.skip_data(length, BAD_FORMAT)
+            return self.skip_data(length, b"" if noreply else BAD_FORMAT)
         self.count("cmd_set")
         if name == b"set" and length > self.session.instance.config.max_value_bytes:
             # As in memcached, the old value goes too: better none than one that is out of date.
@@ -183,10 +191,12 @@ class Memcached(RequestLoop):
             except CommandError:
                 if name == b"set":
                     self.store.delete(key)
-                raise
+                if not noreply:
+                    raise
+                reply = b""
             return b"" if noreply else reply
 
-        return self.expect_data(length, store)
+        return self.expect_data(length, store, noreply)
 
     def put(self, name: bytes, key: bytes, entry: Entry, token: int) -> bytes:
         """Carry out a storage command; return its reply."""
@@ -229,10 +239,12 @@ class Memcached(RequestLoop):
     # --- retrieving ----------------------------------------------------------------------
 
     def _get(self, words: list[bytes]) -> bytes:
+        if len(words) < 2:
+            return ERROR
         return self._retrieve(words[1:], words[0] == b"gets", None)
 
     def _get_and_touch(self, words: list[bytes]) -> bytes:
-        if len(words) < 3:
+        if len(words) < 2:
             return ERROR
         exptime = parse_exptime(words[1])
         if exptime is None:
@@ -240,8 +252,6 @@ class Memcached(RequestLoop):
         return self._retrieve(words[2:], words[0] == b"gats", exptime)
 
     def _retrieve(self, keys: list[bytes], with_cas: bool, exptime: int | None) -> bytes:
-        if not keys:
-            return ERROR
         if any(len(key) > MAX_KEY for key in keys):
             return BAD_FORMAT
         replies = []
@@ -257,12 +267,11 @@ class Memcached(RequestLoop):
                 if exptime is not None:
                     store.set_deadline(key, deadline(exptime, store.clock()))
                 token = b" %d" % store.version(key) if with_cas else b""
-                replies.append(
-                    b"VALUE %b %d %d%b\r\n%b\r\n"
-                    % (key, entry.client_flags, len(entry.value), token, entry.value)
-                )
+                size = len(entry.value)
+                replies.append(b"VALUE %b %d %d%b\r\n" % (key, entry.client_flags, size, token))
+                replies += (entry.value, b"\r\n")
         replies.append(b"END\r\n")
-        return b"".join(replies)
+        return self._in_batches(replies)
 
     # --- changing ------------------------------------------------------------------------
 
@@ -276,14 +285,12 @@ class Memcached(RequestLoop):
             return BAD_FORMAT
         deleted = self.store.delete(words[1])
         self.count("delete_hits" if deleted else "delete_misses")
-        if words[-1] == b"noreply":
-            return b""
         return b"DELETED\r\n" if deleted else b"NOT_FOUND\r\n"
 
     def _arithmetic(self, words: list[bytes]) -> bytes:
         if not 3 <= len(words) <= 4:
             return ERROR
-        name, key, noreply = words[0].decode(), words[1], words[-1] == b"noreply"
+        name, key = words[0].decode(), words[1]
         if len(key) > MAX_KEY:
             return BAD_FORMAT
         delta = parse_unsigned(words[2])
@@ -293,13 +300,13 @@ class Memcached(RequestLoop):
             entry = self.store.entry(key)
             if entry is None:
                 self.count(f"{name}_misses")
-                return b"" if noreply else b"NOT_FOUND\r\n"
+                return b"NOT_FOUND\r\n"
             value = add_wrapping(entry.value, delta if name == "incr" else -delta)
             if value is None:
                 return NOT_A_NUMBER
             self.count(f"{name}_hits")
             self.store.update(key, lambda old: value)
-        return b"" if noreply else value.rstrip() + b"\r\n"
+        return value.rstrip() + b"\r\n"
 
     def _touch(self, words: list[bytes]) -> bytes:
         if not 3 <= len(words) <= 4:
@@ -312,13 +319,10 @@ class Memcached(RequestLoop):
         self.count("cmd_touch")
         touched = self.store.set_deadline(words[1], deadline(exptime, self.store.clock()))
         self.count("touch_hits" if touched else "touch_misses")
-        if words[-1] == b"noreply":
-            return b""
         return b"TOUCHED\r\n" if touched else b"NOT_FOUND\r\n"
 
     def _flush_all(self, words: list[bytes]) -> bytes:
-        noreply = words[-1] == b"noreply"
-        delays = words[1 : len(words) - noreply]
+        delays = words[1 : len(words) - (words[-1] == b"noreply")]
         if len(delays) > 1:
             return ERROR
         exptime = parse_exptime(delays[0]) if delays else 0
@@ -332,7 +336,7 @@ class Memcached(RequestLoop):
             self.store.flush(0)
         else:
             self.store.flush_later(flush_at)
-        return b"" if noreply else b"OK\r\n"
+        return b"OK\r\n"
 
     # --- the server ----------------------------------------------------------------------
 
@@ -472,6 +476,11 @@ def _listed(figures: dict[str, object]) -> bytes:
     lines = [f"STAT {name} {value}\r\n" for name, value in figures.items()]
     return "".join([*lines, "END\r\n"]).encode()
 
+
+_MAY_BE_SILENT: Final = frozenset(
+    (b"incr", b"decr", b"delete", b"touch", b"flush_all", b"verbosity")
+)
+"""The commands without data that can end in noreply; those with data see to it themselves."""
 
 _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] = {
     **dict.fromkeys(

@@ -7,12 +7,21 @@ present version of a key: any write to it, through whatever door, takes them awa
 
 from __future__ import annotations
 
-import base64
+import binascii
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvdb.entry import Entry
-from kvdb.protocols.memcached_values import MAX_KEY, NOT_A_NUMBER, UINT64, add_wrapping, deadline
+from kvdb.protocols.memcached_values import (
+    BAD_FORMAT,
+    ERROR,
+    MAX_KEY,
+    NOT_A_NUMBER,
+    UINT64,
+    add_wrapping,
+    deadline,
+    parse_unsigned,
+)
 
 if TYPE_CHECKING:
     from kvdb.protocols.memcached import Memcached
@@ -22,6 +31,10 @@ class Refused(Exception):
     """The request is not well formed; the text is what memcached says then."""
 
 
+class FlagRefused(Refused):
+    """A flag or its token is not well formed. md and ma have one text for all of these."""
+
+
 class Mark(NamedTuple):
     """What invalidation and recaching leave on an item."""
 
@@ -29,33 +42,41 @@ class Mark(NamedTuple):
     win_sent: bool = False  # somebody has been told to recache it
 
 
-_ALLOWED: Final = {
-    b"mg": b"bcfhklOqstvENRT",
-    b"ms": b"bckqsCEFIMNOST",
-    b"md": b"bkqxCEIOT",
-    b"ma": b"bckqtvCDEJMNOT",
-    b"me": b"b",
-}
+_FLAGS: Final = b"bcfhklqstuvCDFIJLMNOPRT"
+"""Every command takes all of them and makes nothing of some; md takes x, too."""
+
+_MAX_OPAQUE = 31
 _NUMBER = re.compile(rb"-?[0-9]{1,20}")
+_NOT_NEGATIVE: Final = (b"C", b"D", b"J")
 
 
 class _Request:
     """A meta request: its key as the store has it, and its flags in their order."""
 
     def __init__(self, name: bytes, key: bytes, flags: list[bytes]) -> None:
+        if len(key) > MAX_KEY:
+            raise Refused("bad command line format")
         self.flags = {flag[:1]: flag[1:] for flag in flags}
         if len(self.flags) < len(flags):
-            raise Refused("duplicate flag")
-        if any(flag not in _ALLOWED[name] for flag in self.flags):
-            raise Refused("invalid flag")
+            raise FlagRefused("duplicate flag")
+        if any(flag not in (_FLAGS + b"x" if name == b"md" else _FLAGS) for flag in self.flags):
+            raise FlagRefused("invalid flag")
+        if len(self.flags.get(b"O", b"")) > _MAX_OPAQUE:
+            raise Refused("opaque token too long")
+        if len(self.flags.get(b"M", b" ")) != 1:
+            raise FlagRefused("incorrect length for M token")
+        for flag in self.flags.keys() & {b"C", b"D", b"J", b"N", b"R", b"T"}:
+            self.number(flag)
+        if (token := self.flags.get(b"F")) is not None and parse_unsigned(token, 32) is None:
+            raise FlagRefused("bad command line format")
         self.sent_key = self.key = key
         if b"b" in self.flags:
             try:
-                self.key = base64.b64decode(key, validate=True)
+                self.key = binascii.a2b_base64(key, strict_mode=True)
             except ValueError:
-                raise Refused("error decoding key") from None
-        if not self.key or len(self.key) > MAX_KEY:
-            raise Refused("bad command line format")
+                self.key = b""
+            if not self.key or len(key) % 4:
+                raise FlagRefused("error decoding key")
         self.quiet = b"q" in self.flags
 
     def __contains__(self, flag: bytes) -> bool:
@@ -68,8 +89,11 @@ class _Request:
             assert default is not None
             return default
         if not _NUMBER.fullmatch(token):
-            raise Refused("bad token in command line format")
-        return int(token)
+            raise FlagRefused("bad token in command line format")
+        number = int(token)
+        if flag in _NOT_NEGATIVE and not 0 <= number < UINT64:
+            raise FlagRefused("bad token in command line format")
+        return number
 
     def returned(self, figures: dict[bytes, bytes]) -> bytes:
         """Return the flags of a reply: what was asked for, in the request's order."""
@@ -81,7 +105,7 @@ class _Request:
 class MetaCommands:
     """The meta commands of one conversation."""
 
-    NAMES: Final = frozenset(_ALLOWED) | {b"mn"}
+    NAMES: Final = frozenset((b"mg", b"ms", b"md", b"ma", b"me", b"mn"))
 
     def __init__(self, dialect: Memcached) -> None:
         self._dialect = dialect
@@ -93,7 +117,7 @@ class MetaCommands:
         if name == b"mn":
             return b"MN\r\n"
         if len(words) < 2:
-            return b"ERROR\r\n" if name == b"mg" else b"CLIENT_ERROR bad command line format\r\n"
+            return BAD_FORMAT if name == b"me" else ERROR
         if name == b"ms":
             return self._begin_set(words)
         try:
@@ -107,8 +131,11 @@ class MetaCommands:
                     return self._arithmetic(request)
                 case _:
                     return self._debug(request)
+        except FlagRefused as refused:
+            text = "invalid or duplicate flag" if name in (b"md", b"ma") else str(refused)
         except Refused as refused:
-            return b"CLIENT_ERROR %b\r\n" % str(refused).encode()
+            text = str(refused)
+        return b"CLIENT_ERROR %b\r\n" % text.encode()
 
     def _figures(self, key: bytes, entry: Entry, cas: bool = True) -> dict[bytes, bytes]:
         """Return what the flags c, f, s and t ask for. Hits and ages (h, l) are not kept."""
@@ -140,7 +167,7 @@ class MetaCommands:
             won = False
             if entry is None:
                 if b"N" not in request:
-                    return b"" if request.quiet else b"EN\r\n"
+                    return b"" if request.quiet else self._coded(b"EN", request)
                 entry = Entry(b"", self._deadline(request.number(b"N")))
                 store.set(key, entry.value, expires_at=entry.expires_at)
                 won = True
@@ -174,17 +201,17 @@ class MetaCommands:
         )
         if length is None:
             self._dialect.closing = True  # nobody knows where the data ends
-            return b"CLIENT_ERROR bad data chunk\r\n"
+            return BAD_FORMAT
         try:
             request = _Request(b"ms", words[1], words[3:])
-            mode = self._MODES.get(request.flags.get(b"M", b"S").upper())
+            mode = self._MODES.get(request.flags.get(b"M", b"S"))
             if mode is None:
                 raise Refused("invalid mode for ms M token")
-            for flag in request.flags.keys() & {b"C", b"E", b"F", b"N", b"T"}:
-                request.number(flag)
         except Refused as refused:
             return self._dialect.skip_data(length, b"CLIENT_ERROR %b\r\n" % str(refused).encode())
         self._dialect.count("cmd_set")
+        if mode == b"set" and length > self._dialect.session.instance.config.max_value_bytes:
+            self._store.delete(request.key)  # as the classic set does it
         return self._dialect.expect_data(length, lambda data: self._set(request, mode, data))
 
     def _set(self, request: _Request, mode: bytes, data: bytes) -> bytes:
@@ -192,10 +219,11 @@ class MetaCommands:
         entry = Entry(data, self._deadline(request.number(b"T", 0)), request.number(b"F", 0))
         with store.atomic():
             stale = False
-            if b"C" in request:
+            if b"C" in request and (mode == b"set" or (mode != b"add" and store.exists(key))):
                 code = self._compare(request)
                 # An older token than the item's may store a value that is known to be stale.
                 stale = code == b"EX" and b"I" in request
+                stale = stale and request.number(b"C") < store.version(key)
                 if code and not stale:
                     return self._coded(code, request)
             if b"N" in request and mode in (b"append", b"prepend") and not store.exists(key):
@@ -206,8 +234,8 @@ class MetaCommands:
                 return self._coded(b"NS", request) if reply == b"NOT_STORED\r\n" else reply
             if stale:
                 store.set_note(key, Mark(stale=True))
-            cas = b"c" in request
-            flags = request.returned(self._figures(key, store.entry(key) or entry, cas))
+            figures = {b"c": b"%d" % store.version(key)} if b"c" in request else {}
+            flags = request.returned(figures)
         return b"" if request.quiet else b"HD%b\r\n" % flags
 
     def _compare(self, request: _Request) -> bytes:
@@ -232,7 +260,7 @@ class MetaCommands:
             entry = store.entry(key)
             if entry is None:
                 self._dialect.count("delete_misses")
-                return b"" if request.quiet else self._coded(b"NF", request)
+                return self._coded(b"NF", request)
             if b"C" in request and (code := self._compare(request)):
                 return self._coded(code, request)
             self._dialect.count("delete_hits")
@@ -253,19 +281,18 @@ class MetaCommands:
 
     def _arithmetic(self, request: _Request) -> bytes:
         key, store = request.key, self._store
-        mode = request.flags.get(b"M", b"I").upper()
-        if mode not in (b"I", b"+", b"INCR", b"D", b"-", b"DECR"):
+        mode = request.flags.get(b"M", b"I")
+        if mode not in (b"I", b"+", b"D", b"-"):
             raise Refused("invalid mode for ma M token")
         delta, initial = request.number(b"D", 1), request.number(b"J", 0)
-        if not (0 <= delta < UINT64 and 0 <= initial < UINT64):
-            raise Refused("invalid numeric delta argument")
-        name = "incr" if mode in (b"I", b"+", b"INCR") else "decr"
+        name, quiet = "incr" if mode in (b"I", b"+") else "decr", request.quiet
         with store.atomic():
             entry = store.entry(key)
             if entry is None:
                 self._dialect.count(f"{name}_misses")
                 if b"N" not in request:
-                    return b"" if request.quiet else self._coded(b"NF", request)
+                    return self._coded(b"NF", request)
+                quiet = False  # that the key is new is worth telling
                 entry = Entry(b"%d" % initial, self._deadline(request.number(b"N")))
             else:
                 if b"C" in request and (code := self._compare(request)):
@@ -278,11 +305,16 @@ class MetaCommands:
                 if b"T" in request:
                     entry = entry._replace(expires_at=self._deadline(request.number(b"T")))
             self._dialect.write(key, entry)
-            flags = request.returned(self._figures(key, entry, b"c" in request))
+            figures = self._figures(key, entry, b"c" in request)
+            flags = request.returned(
+                {flag: figures[flag] for flag in figures.keys() & {b"c", b"t"}}
+            )
+        if quiet:
+            return b""
         if b"v" in request:
             value = entry.value.rstrip()
             return b"VA %d%b\r\n%b\r\n" % (len(value), flags, value)
-        return b"" if request.quiet else b"HD%b\r\n" % flags
+        return b"HD%b\r\n" % flags
 
     def _debug(self, request: _Request) -> bytes:
         with self._store.atomic():

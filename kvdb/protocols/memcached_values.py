@@ -23,6 +23,7 @@ UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
 
 _UNSIGNED = re.compile(rb"[0-9]{1,20}")
 _SIGNED = re.compile(rb"-?[0-9]{1,18}")
+_NUMBER_IN_VALUE = re.compile(rb"\s*\+?0*([0-9]{1,20})\s*")
 UINT64: Final = 2**64
 
 
@@ -54,8 +55,9 @@ def add_wrapping(value: bytes, delta: int) -> bytes | None:
     It wraps at 64 bits upwards and stops at 0 downwards; a result that is shorter than the
     value is padded with spaces when it was decremented or wrapped.
     """
-    number = parse_unsigned(value.strip(b" "))
-    if number is None or not value:
+    found = _NUMBER_IN_VALUE.fullmatch(value)
+    number = parse_unsigned(found[1]) if found else None
+    if number is None:
         return None
     total = b"%d" % (max(0, number + delta) if delta < 0 else (number + delta) % UINT64)
     return total.ljust(len(value)) if len(total) < len(value) else total
