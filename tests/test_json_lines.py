@@ -452,3 +452,138 @@ class Limits(JsonLines):
         reply = client.bytes(b'{"command": "' + b"x" * (2 * 16384 + MAX_LINE))
         self.assertEqual(json.loads(reply)["message"], "the line is too long")
         self.assertTrue(client.dialect.closing)
+
+
+class InteractiveTransactions(JsonLines):
+    """START, COMMIT and ROLLBACK; MULTI and EXEC are Redis's own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.client.another()
+
+    def set(self, key: str, value: str) -> None:
+        self.assertEqual(self.ask("SET", {"key": key, "value": value}), {"status": "OK"})
+
+    def get(self, key: str) -> object:
+        return self.result("GET", {"key": key})
+
+    def done(self, command: str) -> None:
+        self.assertEqual(self.ask(command), {"status": "OK"})
+
+    def refusal(self, command: str, args: object = None) -> str:
+        response = self.ask(command, args)
+        self.assertEqual(response["status"], "ERROR", response)
+        return response["message"]
+
+    def test_own_writes_are_seen_at_once_and_by_others_at_the_commit(self) -> None:
+        self.set("old", "1")
+        self.done("START")
+        self.set("new", "2")
+        self.ask("DELETE", {"key": "old"})
+        self.assertEqual((self.get("new"), self.get("old")), ("2", None))
+        self.assertEqual(self.other("MGET", "new", "old"), [None, b"1"])
+        self.done("COMMIT")
+        self.assertEqual(self.other("MGET", "new", "old"), [b"2", None])
+
+    def test_a_rollback_leaves_nothing(self) -> None:
+        self.set("k", "before")
+        self.done("START")
+        self.set("k", "within")
+        self.done("ROLLBACK")
+        self.assertEqual(self.get("k"), "before")
+
+    def test_a_connection_that_ends_rolls_back(self) -> None:
+        self.done("START")
+        self.set("k", "v")
+        self.client.instance.dismiss(self.client.session)
+        self.assertEqual(self.other("DBSIZE"), 0)
+
+    def test_they_are_known_in_any_case_with_or_without_empty_arguments(self) -> None:
+        for arguments in (None, {}):
+            for command in ("start", "Commit", "START", "rollback"):
+                self.assertEqual(self.ask(command, arguments), {"status": "OK"})
+
+    def test_what_does_not_fit_together_is_refused(self) -> None:
+        self.assertEqual(self.refusal("COMMIT"), "no transaction is open")
+        self.assertEqual(self.refusal("ROLLBACK"), "no transaction is open")
+        self.done("START")
+        self.assertEqual(self.refusal("START"), "a transaction is open already")
+        self.assertEqual(self.refusal("COMMIT", {"key": "k"}), 'COMMIT does not take "key"')
+        self.assertEqual(
+            self.refusal("INCR", {"key": "k"}), "INCR is not possible between START and COMMIT"
+        )
+        ttl = {"key": "k", "value": "v", "ttl": 5}
+        self.assertEqual(self.refusal("SET", ttl), 'SET does not take "ttl"')
+        named = "between START and COMMIT the arguments must be named"
+        self.assertEqual(self.refusal("GET", ["k"]), named)
+        self.set("k", "v")
+        self.done("COMMIT")  # what was refused has not ended it
+        self.assertEqual(self.get("k"), "v")
+
+    def test_start_is_not_possible_between_multi_and_exec(self) -> None:
+        self.done("MULTI")
+        self.assertEqual(self.refusal("START"), "START is not possible between MULTI and EXEC")
+        self.assertIn("EXECABORT", self.refusal("EXEC"))
+
+    def test_binary_values_are_kept(self) -> None:
+        self.done("START")
+        value = base64.b64encode(bytes(range(256))).decode()
+        self.ask("SET", {"key": "k", "value": value, "encoding": "base64"})
+        expected = {"status": "OK", "result": value, "encoding": "base64"}
+        self.assertEqual(self.ask("GET", {"key": "k"}), expected)
+        self.done("COMMIT")
+        self.assertEqual(self.ask("GET", {"key": "k"}), expected)
+
+    def test_the_selected_database_is_meant(self) -> None:
+        self.set("k", "zero")
+        self.assertEqual(self.ask("SELECT", ["3"]), {"status": "OK"})
+        self.done("START")
+        self.assertIsNone(self.get("k"))
+        self.set("k", "three")
+        self.ask("DELETE", {"key": "gone"})
+        self.done("COMMIT")
+        self.assertEqual((self.get("k"), self.other("GET", "k")), ("three", b"zero"))
+
+    def test_a_commit_that_does_not_fit_fails_whole(self) -> None:
+        self.client.store.max_bytes = 1000
+        self.done("START")
+        for number in range(4):
+            self.set(str(number), "x" * 300)
+        self.assertIn("larger than the whole budget", self.refusal("COMMIT"))
+        self.assertEqual(self.other("DBSIZE"), 0)
+        self.assertEqual(self.refusal("COMMIT"), "no transaction is open")
+
+    def test_a_value_over_the_limit_is_refused(self) -> None:
+        client = Conversation(max_value_bytes=10)
+        self.client, self.other = client, client.another()
+        self.done("START")
+        message = self.refusal("SET", {"key": "k", "value": "x" * 11})
+        self.assertIn("string exceeds maximum allowed size", message)
+
+    def test_after_the_end_by_the_server_nothing_is_carried_out_until_the_clients_own(self) -> None:
+        client = Conversation(max_value_bytes=300_000)
+        self.client, self.other = client, client.another()
+        limit, value = client.instance.config.max_request_bytes, "x" * 300_000
+        for ending in ("COMMIT", "ROLLBACK"):
+            self.done("START")
+            for number in range(3):
+                self.set(str(number), value)
+            for more in (value, "small"):
+                message = self.refusal("SET", {"key": "k", "value": more})
+                self.assertIn(f"rolled back: it is larger than {limit} bytes", message)
+            self.assertIn("rolled back", self.refusal("GET", {"key": "k"}))
+            self.assertEqual(self.ask(ending)["status"], "ERROR" if ending == "COMMIT" else "OK")
+            self.assertEqual(self.other("DBSIZE"), 0)
+        self.set("k", "small")
+
+    def test_strangers_cannot_begin_one(self) -> None:
+        self.client = Conversation(password="pw")
+        for command in ("START", "COMMIT"):
+            self.assertEqual(self.refusal(command), "NOAUTH Authentication required.")
+
+    def test_every_request_is_counted(self) -> None:
+        before = self.client.instance.counts()["commands"]
+        self.done("START")
+        self.set("k", "v")
+        self.done("COMMIT")
+        self.assertEqual(self.client.instance.counts()["commands"] - before, 3)
