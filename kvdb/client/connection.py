@@ -175,6 +175,8 @@ class Pool:
         if self._process != os.getpid():
             # We are a forked child. The parent goes on with these sockets: were both to use
             # them, each would get answers that were meant for the other.
+            for idle in self._idle:
+                idle.close()  # our copies of them
             self._start_empty()
         connection = self._reserve(fresh)
         if connection is not None:

@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             except ValueError as error:
                 raise _Refused(400, str(error)) from None
             if url.path not in _OPEN_PATHS:
-                self._check_sender()
+                self._check_sender(url.path)
                 self._check_password()
             response = self._respond(Request(self.command, url.path, url.query, body))
         except _Refused as refused:
@@ -185,11 +185,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.session.counts["received"] += len(body)
         return body
 
-    def _check_sender(self) -> None:
+    def _check_sender(self, path: str) -> None:
         """Refuse what another site's page has sent, and a Host that is not ours.
 
         With a name of its own that points here, a foreign site would pass for us otherwise
         (DNS rebinding); addresses cannot be made to point elsewhere.
+
+        Over http, browsers send Sec-Fetch-Site to loopback only. To any other address, an image
+        of a foreign page is asked for with neither that nor an Origin: so from a browser (all
+        call themselves Mozilla) the one path that writes by GET wants to be told.
         """
         hosts = self.headers.get_all("Host", [])
         if len(hosts) > 1 or (not hosts and self.request_version != "HTTP/1.0"):
@@ -200,8 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             raise _Refused(403, "sent by another site")
-        if self.headers.get("Sec-Fetch-Site", "none").lower() not in ("none", "same-origin"):
+        site = self.headers.get("Sec-Fetch-Site")
+        if site is not None and site.lower() not in ("none", "same-origin"):
             raise _Refused(403, "sent by another site")
+        is_browser = self.headers.get("User-Agent", "").startswith("Mozilla/")
+        if site is None and is_browser and path == "/set":
+            raise _Refused(403, "from a browser, /set works by way of localhost or https only")
 
     def _is_ours(self, host: str) -> bool:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host

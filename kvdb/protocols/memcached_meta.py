@@ -219,7 +219,10 @@ class MetaCommands:
         entry = Entry(data, self._deadline(request.number(b"T", 0)), request.number(b"F", 0))
         with store.atomic():
             stale = False
-            if b"C" in request and (mode == b"set" or (mode != b"add" and store.exists(key))):
+            if b"C" in request and (
+                mode in (b"set", b"replace")
+                or (mode in (b"append", b"prepend") and store.exists(key))
+            ):
                 code = self._compare(request)
                 # An older token than the item's may store a value that is known to be stale.
                 stale = code == b"EX" and b"I" in request
@@ -295,7 +298,7 @@ class MetaCommands:
                 quiet = False  # that the key is new is worth telling
                 entry = Entry(b"%d" % initial, self._deadline(request.number(b"N")))
             else:
-                if b"C" in request and (code := self._compare(request)):
+                if entry.value and b"C" in request and (code := self._compare(request)):
                     return self._coded(code, request)
                 value = add_wrapping(entry.value, delta if name == "incr" else -delta)
                 if value is None:

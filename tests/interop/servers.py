@@ -61,10 +61,30 @@ def running_redis(password: str | None = None) -> Iterator[Address]:
 
 
 @contextlib.contextmanager
+def running_kvdb_for_memcached(*flags: str, password: str | None = None) -> Iterator[Address]:
+    """Run kvdb in memory with its memcached door open; the address is that door's."""
+    port = free_port()
+    flags = ("--in-memory", "--memcached-port", str(port), *flags)
+    with running_kvdb(*flags, password=password) as main:
+        yield Address(main.host, port, main.folder)
+
+
+@contextlib.contextmanager
+def running_memcached() -> Iterator[Address]:
+    """Run `memcached` with values of up to 16 MB, as kvdb takes them."""
+    with tempfile.TemporaryDirectory(prefix="memcached-interop-") as name:
+        command = ["memcached", "-l", "127.0.0.1", "-U", "0", "-I", "16m", "-m", "64"]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            command += ["-u", "root"]  # it will not run as root unless told so
+        with _running("memcached", command, ["-p"], Path(name)) as address:
+            yield address
+
+
+@contextlib.contextmanager
 def _running(
     name: str, command: Sequence[str], port_flag: Sequence[str], folder: Path
 ) -> Iterator[Address]:
-    address = Address("127.0.0.1", _free_port(), folder)
+    address = Address("127.0.0.1", free_port(), folder)
     log_path = folder / "server.log"
     inherited = {name: value for name, value in os.environ.items() if name[:5] != "KVDB_"}
     with open(log_path, "wb") as log:
@@ -101,20 +121,21 @@ def _running(
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return the number of a port on which nobody listens at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], address: Address, failed) -> None:  # type: ignore[no-untyped-def]
-    """Connect and say PING until there is an answer, a refusal for want of a password included."""
+    """Connect and say PING until there is an answer; a refusal is one, memcached's included."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         if process.poll() is not None:
             raise failed(f"did not start (exit code {process.returncode})")
         with contextlib.suppress(OSError), address.connect(timeout=1.0) as connection:
             connection.sendall(b"PING\r\n")
-            if connection.recv(100).startswith((b"+PONG", b"-NOAUTH")):
+            if connection.recv(100).startswith((b"+PONG", b"-NOAUTH", b"ERROR")):
                 return
         if time.monotonic() > deadline:
             raise failed(f"did not answer within {START_SECONDS:g} s")
