@@ -310,10 +310,13 @@ class Store:
             self._publish_locked()
             return True
 
-    def set_deadline(self, key: Key, expires_at: float | None) -> bool:
+    def set_deadline(
+        self, key: Key, expires_at: float | None, *, keep_version: bool = False
+    ) -> bool:
         """Give the key a deadline or, with None, take it away; tell whether the key is there.
 
-        A deadline that has passed deletes the key, as in Redis.
+        A deadline that has passed deletes the key, as in Redis. With `keep_version` the key's
+        version and note stay, as memcached has it: its touch changes no cas token.
         """
         with self._lock:
             value = self._live_value_locked(key)
@@ -324,7 +327,7 @@ class Store:
             else:
                 self._touch_locked(key)
                 self._put_deadline_locked(key, expires_at)
-                self._changed_locked(key)
+                self._changed_locked(key, keep_version)
                 self._evict_locked(0, (key,))
             self._publish_locked()
             return True
@@ -762,10 +765,11 @@ class Store:
         self._detach_locked(key)
         self.changes += 1
 
-    def _changed_locked(self, key: Key) -> None:
+    def _changed_locked(self, key: Key, keep_version: bool = False) -> None:
         """Record that the key has been written: break its version, tell the feed."""
         self.changes += 1
-        self._detach_locked(key)
+        if not keep_version:
+            self._detach_locked(key)
         if self._listeners:
             self._pending.append(Change(key, self._entry_locked(key, self._entries[key])))
 

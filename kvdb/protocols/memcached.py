@@ -265,7 +265,7 @@ class Memcached(RequestLoop):
                 if entry is None:
                     continue
                 if exptime is not None:
-                    store.set_deadline(key, deadline(exptime, store.clock()))
+                    store.set_deadline(key, deadline(exptime, store.clock()), keep_version=True)
                 token = b" %d" % store.version(key) if with_cas else b""
                 size = len(entry.value)
                 replies.append(b"VALUE %b %d %d%b\r\n" % (key, entry.client_flags, size, token))
@@ -317,7 +317,8 @@ class Memcached(RequestLoop):
         if exptime is None:
             return BAD_EXPTIME
         self.count("cmd_touch")
-        touched = self.store.set_deadline(words[1], deadline(exptime, self.store.clock()))
+        expires_at = deadline(exptime, self.store.clock())
+        touched = self.store.set_deadline(words[1], expires_at, keep_version=True)
         self.count("touch_hits" if touched else "touch_misses")
         return b"TOUCHED\r\n" if touched else b"NOT_FOUND\r\n"
 

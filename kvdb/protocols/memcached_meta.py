@@ -172,9 +172,7 @@ class MetaCommands:
                 store.set(key, entry.value, expires_at=entry.expires_at)
                 won = True
             elif b"T" in request:
-                mark = self._mark(key)
-                store.set_deadline(key, self._deadline(request.number(b"T")))
-                store.set_note(key, mark if any(mark) else None)
+                store.set_deadline(key, self._deadline(request.number(b"T")), keep_version=True)
                 entry = store.entry(key) or entry
             mark = self._mark(key)
             if b"R" in request and entry.expires_at is not None and not mark.win_sent:

@@ -1,0 +1,166 @@
+"""The memcached door, meta commands."""
+
+from __future__ import annotations
+
+from tests.test_memcached import Door, DoorCase
+
+
+class MetaGetTest(DoorCase):
+    def test_flags_come_back_in_the_order_of_the_request(self) -> None:
+        self.door("set k 5 100 2|hi")
+        self.check(
+            ("mg k", "HD|"),
+            ("mg k s v f t k O1", "VA 2 s2 f5 t100 kk O1|hi|"),
+            ("mg k O1 q t f", "HD O1 t100 f5|"),
+            ("mg k T200 t", "HD t200|"),
+            ("mg no k O1 v", "EN kno O1|"),
+            ("mg no k O1 v q", ""),
+        )
+
+    def test_what_is_not_well_formed_is_refused(self) -> None:
+        self.door("set k 0 0 1|1")
+        for flags, text in (
+            ("v v", "duplicate flag"), ("z", "invalid flag"), ("Tx", "bad token in command line format"),
+            ("N", "bad token in command line format"), ("C-1", "bad token in command line format"),
+            ("M", "incorrect length for M token"), ("O" + "x" * 32, "opaque token too long"),
+            ("b", "error decoding key"),
+        ):  # fmt: skip
+            self.check((f"mg k {flags}", f"CLIENT_ERROR {text}|"))
+        for name in ("md", "ma"):
+            for flags in ("k k", "z", "Tx", "M", "b"):
+                self.check((f"{name} k {flags}", "CLIENT_ERROR invalid or duplicate flag|"))
+        self.assert_in_step()
+
+    def test_a_miss_may_vivify_and_one_client_wins(self) -> None:
+        self.check(
+            ("mg k N30 v t", "VA 0 t30 W||"),
+            ("mg k N30 v t", "VA 0 t30 Z||"),
+            ("ms k 2 T100|hi", "HD|"),
+            ("mg k N30 v t", "VA 2 t100|hi|"),
+        )
+
+    def test_one_client_is_told_to_recache_before_the_end(self) -> None:
+        self.door("set k 0 100 2|hi")
+        self.check(("mg k R30", "HD|"))
+        self.door.clock.now += 80
+        self.check(("mg k R30", "HD W|"), ("mg k R30", "HD Z|"), ("set k 0 100 1|1", "STORED|"))
+        self.check(("mg k R30", "HD|"))
+
+    def test_base64_keys_are_the_keys_that_they_decode_to(self) -> None:
+        self.check(
+            ("ms Zm9v 3 b|bar", "HD|"),
+            ("get foo", "VALUE foo 0 3|bar|END|"),
+            ("mg Zm9v b k v", "VA 3 kZm9v b|bar|"),
+            ("ms AAEg 1 b|x", "HD|"),
+            ("mg AAEg b v", "VA 1|x|"),
+            ("md AAEg b", "HD|"),
+            ("mg Zm9v= b", "CLIENT_ERROR error decoding key|"),
+        )
+        self.assertEqual(self.door.resp("GET", "foo"), b"bar")
+
+
+class MetaSetTest(DoorCase):
+    def test_modes(self) -> None:
+        self.check(
+            ("ms k 1 ME F3 T100|b", "HD|"),
+            ("ms k 1 ME|x", "NS|"),
+            ("ms k 1 MA|c", "HD|"),
+            ("ms k 1 MP|a", "HD|"),
+            ("mg k v f t", "VA 3 f3 t100|abc|"),
+            ("ms k 1 MR|r", "HD|"),
+            ("ms no 1 MR|r", "NS|"),
+            ("ms no 1 MA k O1 q|r", "NS kno O1|"),
+            ("ms k 1 MS q|s", ""),
+            ("ms new 1 MA N100|a", "HD|"),
+            ("mg new v t", "VA 1 t100|a|"),
+            ("ms k 1 MX|x", "CLIENT_ERROR invalid mode for ms M token|"),
+            ("ms k 1 MSS|x", "CLIENT_ERROR incorrect length for M token|"),
+            ("ms k 1 F4294967296|x", "CLIENT_ERROR bad command line format|"),
+            ("ms k 1|xyz", "CLIENT_ERROR bad data chunk|ERROR|"),
+        )
+
+    def test_a_token_is_compared(self) -> None:
+        self.door("set k 0 0 1|1")
+        token = self.door.token()
+        self.check(
+            (f"ms k 1 C{token}|2", "HD|"),
+            (f"ms k 1 C{token} O1 k q|3", "EX O1 kk|"),
+            (f"ms no 1 C{token}|3", "NF|"),
+            (f"md k C{token} q", "EX|"),
+            (f"ma k C{token}", "EX|"),
+        )
+        self.check((f"md k C{self.door.token()} q", ""), ("mg k", "EN|"))
+
+    def test_a_length_that_nobody_can_know_closes(self) -> None:
+        for words in ("k", "k x", "k -1"):
+            door = Door()
+            self.assertEqual(door(f"ms {words}"), "CLIENT_ERROR bad command line format\r\n")
+            self.assertTrue(door.dialect.closing)
+
+    def test_a_value_too_large_drops_the_old_one(self) -> None:
+        self.door = Door(max_value_bytes=10)
+        self.door("set k 0 0 1|1")
+        too_large = "SERVER_ERROR object too large for cache|"
+        self.check(("ms k 11|12345678901", too_large), ("mg k", "EN|"))
+        self.assert_in_step()
+
+
+class MetaDeleteTest(DoorCase):
+    def test_delete(self) -> None:
+        self.door("set k 0 0 1|1")
+        self.check(("md k k O1", "HD kk O1|"), ("md k O1", "NF O1|"), ("md", "ERROR|"))
+
+    def test_an_invalidated_value_is_stale_and_one_client_wins(self) -> None:
+        self.door("set k 0 0 2|hi")
+        self.check(
+            ("md k I T30", "HD|"),
+            ("mg k v t", "VA 2 t30 X W|hi|"),
+            ("mg k v", "VA 2 Z X|hi|"),
+        )
+        token = self.door.token()
+        self.check((f"ms k 3 C{token}|new", "HD|"), ("mg k v", "VA 3|new|"))
+
+    def test_an_older_token_may_store_what_is_known_to_be_stale(self) -> None:
+        self.door("set k 0 0 2|hi")
+        token = self.door.token()
+        self.door("md k I")
+        self.check(
+            (f"ms k 3 C{token}|old", "EX|"),
+            (f"ms k 3 I C{token}|old", "HD|"),
+            ("mg k v", "VA 3 X W|old|"),
+            ("ms k 3 I C99999999|new", "EX|"),
+        )
+
+    def test_a_write_through_resp_ends_staleness(self) -> None:
+        self.door("set k 0 0 2|hi")
+        self.door("md k I")
+        self.door.resp("SET", "k", "new")
+        self.check(("mg k v", "VA 3|new|"))
+
+    def test_x_empties_the_value(self) -> None:
+        self.door("set k 5 0 2|hi")
+        self.check(("md k x", "HD|"), ("mg k v f", "VA 0 f0||"))
+
+
+class MetaArithmeticTest(DoorCase):
+    def test_modes_and_flags(self) -> None:
+        self.check(
+            ("ma n", "NF|"),
+            ("ma n N100 J13 v t", "VA 2 t100|13|"),
+            ("ma n N100 J13 v", "VA 2|14|"),
+            ("ma n D5 v k O1", "VA 2 kn O1|19|"),
+            ("ma n M+ v", "VA 2|20|"),
+            ("ma n MI", "HD|"),
+            ("ma n M- v", "VA 2|20|"),
+            ("ma n MD D100 T0 v t", "VA 1 t-1|0|"),
+            ("ma n q v", ""),
+            ("ma n Mi", "CLIENT_ERROR invalid mode for ma M token|"),
+            ("ma n D-1", "CLIENT_ERROR invalid or duplicate flag|"),
+            ("set n 0 0 1|x", "STORED|"),
+            ("ma n", "CLIENT_ERROR cannot increment or decrement non-numeric value|"),
+        )
+
+    def test_debug_and_no_op(self) -> None:
+        self.door("set k 0 100 2|hi")
+        self.assertRegex(self.door("me k"), r"^ME k exp=100 cas=\d+ size=2\r\n$")
+        self.check(("me no", "EN|"), ("mn", "MN|"))
