@@ -36,6 +36,7 @@ from kvdb.entry import (
 )
 from kvdb.errors import EntryTooLarge, OutOfMemory
 from kvdb.scans import Scans
+from kvdb.versions import Versions
 
 _FREEING_SLICE: Final = 500  # entries freed at a time after a flush: well under a millisecond
 _MOST_SCANNED: Final = 10_000  # keys looked at under one hold of the lock
@@ -78,13 +79,7 @@ class Store:
         self._client_flags: dict[Key, int] = {}  # only those that are not 0
         self._key_counts = [0] * DATABASES
         self._deadline_counts = [0] * DATABASES
-        # Version tokens that somebody asked for and no write has broken yet; those of keys that
-        # do not exist are apart, and kept only while somebody watches them.
-        self._versions: dict[Key, int] = {}
-        self._absent_versions: dict[Key, int] = {}
-        self._watchers: dict[Key, int] = {}
-        self._notes: dict[Key, object] = {}  # attached to the present version of a key
-        self._last_version = 0
+        self._versions = Versions()
         self._listeners: tuple[Listener, ...] = ()
         self._pending: list[Change | Flush] = []  # facts of the atomic step under way
         self._depth = 0  # how many atomic() blocks are open
@@ -424,22 +419,19 @@ class Store:
         Pair each call with one of `unwatch()`.
         """
         with self._lock:
-            self._watchers[key] = self._watchers.get(key, 0) + 1
+            self._versions.add_watcher(key)
             return self.version(key)
 
     def unwatch(self, key: Key) -> None:
         """Take one `watch()` back."""
         with self._lock:
-            self._watchers[key] -= 1
-            if not self._watchers[key]:
-                del self._watchers[key]
-                self._absent_versions.pop(key, None)
+            self._versions.remove_watcher(key)
 
     def unchanged(self, key: Key, version: int) -> bool:
         """Tell whether nobody has written the key, and it has not expired, since `version`."""
         with self._lock:
-            there = self._live_value_locked(key) is not None  # an expiry is a write, too
-            return (self._versions if there else self._absent_versions).get(key) == version
+            exists = self._live_value_locked(key) is not None  # an expiry is a write, too
+            return self._versions.is_current(key, version, exists)
 
     def version(self, key: Key) -> int:
         """Return the key's version token: the same number until somebody writes the key.
@@ -447,24 +439,15 @@ class Store:
         It is 0 for a key that does not exist and that nobody watches.
         """
         with self._lock:
-            if self._live_value_locked(key) is not None:
-                versions = self._versions
-            elif key in self._watchers:
-                versions = self._absent_versions
-            else:
-                return 0
-            version = versions.get(key)
-            if version is None:
-                self._last_version += 1
-                version = versions[key] = self._last_version
-                self._evict_locked(0, (key,))
-                self._publish_locked()
-            return version
+            token = self._versions.token(key, self._live_value_locked(key) is not None)
+            self._evict_locked(0, (key,))
+            self._publish_locked()
+            return token
 
     def note(self, key: Key) -> object:
         """Return what was last given to `set_note()`, if nobody has written the key since."""
         with self._lock:
-            return self._notes.get(key) if self.exists(key) else None
+            return self._versions.notes.get(key) if self.exists(key) else None
 
     def set_note(self, key: Key, note: object) -> None:
         """Attach something to the present version of an existing key; None takes it away.
@@ -473,9 +456,9 @@ class Store:
         """
         with self._lock:
             if note is None:
-                self._notes.pop(key, None)
+                self._versions.notes.pop(key, None)
             elif self.exists(key):
-                self._notes[key] = note
+                self._versions.notes[key] = note
                 self._evict_locked(0, (key,))
                 self._publish_locked()
 
@@ -589,11 +572,7 @@ class Store:
                     self._deadline_counts[db],
                     expiring,
                 )
-            assert self._versions.keys() <= self._entries.keys(), "a version of a key that is gone"
-            assert self._absent_versions.keys() <= self._watchers.keys(), "a version nobody holds"
-            assert self._absent_versions.keys().isdisjoint(self._entries), "an absent key is there"
-            assert all(count > 0 for count in self._watchers.values())
-            assert self._notes.keys() <= self._entries.keys(), "a note on a key that is gone"
+            self._versions.check(self._entries.keys())
             assert not self._pending, "facts were not published"
             assert self._depth == 0, "a step was left open"
             over = self._used_bytes_locked() - self._max_bytes
@@ -635,7 +614,7 @@ class Store:
             self._entry_bytes
             + DEADLINE_COST * len(self._expires_at)
             + CLIENT_FLAGS_COST * len(self._client_flags)
-            + VERSION_COST * (len(self._versions) + len(self._notes))
+            + VERSION_COST * len(self._versions)
         )
 
     def _make_room_locked(self, values: Mapping[Key, bytes | None], side_cost: int = 0) -> None:
@@ -661,7 +640,7 @@ class Store:
 
     def _cost_locked(self, key: Key) -> int:
         """Return what would be free if the key were gone."""
-        version = VERSION_COST * ((key in self._versions) + (key in self._notes))
+        version = VERSION_COST * self._versions.kept_for(key)
         value = self._entries.get(key)
         if value is None:
             return version
@@ -762,25 +741,16 @@ class Store:
             self._put_deadline_locked(key, None)
         if self._client_flags:
             self._client_flags.pop(key, None)
-        self._detach_locked(key)
+        self._versions.detach(key)
         self.changes += 1
 
     def _changed_locked(self, key: Key, keep_version: bool = False) -> None:
         """Record that the key has been written: break its version, tell the feed."""
         self.changes += 1
         if not keep_version:
-            self._detach_locked(key)
+            self._versions.detach(key)
         if self._listeners:
             self._pending.append(Change(key, self._entry_locked(key, self._entries[key])))
-
-    def _detach_locked(self, key: Key) -> None:
-        """Break the key's version and drop its note: it is being written."""
-        if self._versions:
-            self._versions.pop(key, None)
-        if self._absent_versions:
-            self._absent_versions.pop(key, None)
-        if self._notes:
-            self._notes.pop(key, None)
 
     def _publish_locked(self) -> None:
         """Hand the facts of a finished step to the listeners."""
@@ -791,12 +761,11 @@ class Store:
 
     def _flush_everything_locked(self) -> None:
         """Start with new, empty tables; the old ones are freed later, without the lock."""
-        self._versions = {}
+        self._versions.detach_existing()
         self.changes += len(self._entries)
         self._garbage.append(self._entries)
         self._entries = OrderedDict()
         self._entry_bytes = 0
-        self._notes = {}
         self._deadlines = Deadlines()
         self._deadlines.keep_recency(self._policy is EvictionPolicy.VOLATILE_LRU)
         self._expires_at = self._deadlines.expires_at
