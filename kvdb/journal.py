@@ -242,6 +242,10 @@ class Journal:
         if not self._write_down():
             raise PersistenceError(self.last_error or "the disk refuses")
 
+    def save_at_end(self) -> None:
+        """As save(): it waits for its turn anyway."""
+        self.save()
+
     def save_soon(self) -> bool:
         """Have the thread write down what is waiting now."""
         with self._changed:

@@ -37,6 +37,9 @@ class Persistence(Protocol):
     def save(self) -> None:
         """Put everything on disk now. Raises SaveInProgress or PersistenceError."""
 
+    def save_at_end(self) -> None:
+        """As save(), but wait for a save under way instead of refusing."""
+
     def save_soon(self) -> bool:
         """Ask for that in the background; False if it has been asked for already."""
 

@@ -94,10 +94,8 @@ class Service:
     def save(self) -> bool:
         """Put everything on disk while serving goes on; tell whether that went well."""
         try:
-            if isinstance(self.persistence, Snapshots):
+            if self.persistence:
                 self.persistence.save_at_end()
-            elif self.persistence:
-                self.persistence.save()
         except PersistenceError:
             return False  # logged by the saver
         return True

@@ -440,3 +440,14 @@ class NoTouchTest(CommandTest):
         self.talk.instance.persistence = mock.Mock(save=save)
         self.assert_replies(("CLIENT NO-TOUCH ON", b"OK"), ("SAVE", b"OK"))
         self.assertEqual(held, [False])
+
+
+class KillTest(CommandTest):
+    def test_a_killed_client_carries_out_nothing_more_and_is_not_listed(self) -> None:
+        other = self.talk.another()
+        self.assertEqual(self.talk("CLIENT", "KILL", "ID", other.session.id), 1)
+        self.assertEqual(other.bytes("INCR n\r\n" * 10), b"")
+        self.assertTrue(other.dialect.closing)
+        self.assertIsNone(self.talk("GET", "n"))
+        self.assertEqual(self.talk("CLIENT", "KILL", "ID", other.session.id), 0)
+        self.assertEqual(self.talk("CLIENT", "LIST").count("id="), 1)

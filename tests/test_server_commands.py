@@ -390,8 +390,9 @@ class SavingTest(ServerTest):
 
     def test_a_server_in_memory_has_nothing_to_save(self) -> None:
         self.talk = Conversation()
-        for line in ("SAVE", "BGSAVE", "BGSAVE SCHEDULE", "LASTSAVE", "SHUTDOWN SAVE"):
+        for line in ("SAVE", "BGSAVE", "BGSAVE SCHEDULE", "SHUTDOWN SAVE"):
             self.assert_replies((line, NOT_SAVED))
+        self.assert_replies(("LASTSAVE", int(self.talk.clock.now)))  # as in Redis: the start
         self.assertFalse(self.talk.session.closing)
 
     def test_other_arguments_are_refused(self) -> None:

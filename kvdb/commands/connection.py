@@ -208,6 +208,11 @@ def describe(session: Session) -> str:
     return " ".join(f"{name}={value}" for name, value in fields.items())
 
 
+def _open_sessions(session: Session) -> list[Session]:
+    """Return all sessions but those that have been killed and are about to end."""
+    return [each for each in session.instance.sessions() if not each.closing]
+
+
 @command("CLIENT INFO", "", NONE, "Describe this connection.", group="connection")
 def client_info(session: Session) -> Reply:
     return Verbatim(describe(session) + "\n")
@@ -231,7 +236,7 @@ def _client_type(word: bytes) -> bytes:
     group="connection",
 )
 def client_list(session: Session, *options: bytes) -> Reply:
-    sessions = session.instance.sessions()
+    sessions = _open_sessions(session)
     if options:
         option, words = options[0].upper(), options[1:]
         if option == b"TYPE" and len(words) == 1:
@@ -255,7 +260,7 @@ def client_list(session: Session, *options: bytes) -> Reply:
 def client_kill(session: Session, *arguments: bytes) -> Reply:
     if len(arguments) == 1:
         address = arguments[0].decode("utf-8", "replace")
-        chosen = [each for each in session.instance.sessions() if each.address == address]
+        chosen = [each for each in _open_sessions(session) if each.address == address]
         if not chosen:
             raise CommandError("ERR No such client")
         _end(session, chosen)
@@ -263,7 +268,7 @@ def client_kill(session: Session, *arguments: bytes) -> Reply:
     if len(arguments) % 2:
         raise CommandError(errors.SYNTAX)
     skip_me = True
-    chosen = session.instance.sessions()
+    chosen = _open_sessions(session)
     for option, value in zip(arguments[::2], arguments[1::2], strict=True):
         text = value.decode("utf-8", "replace")
         match option.upper():
@@ -297,9 +302,8 @@ def client_kill(session: Session, *arguments: bytes) -> Reply:
 
 def _end(session: Session, chosen: list[Session]) -> None:
     for each in chosen:
-        if each is session:
-            session.closing = True  # after the reply
-        else:
+        each.closing = True  # after the reply; another one carries out nothing more
+        if each is not session:
             each.close()
 
 

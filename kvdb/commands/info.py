@@ -12,6 +12,7 @@ import kvdb
 from kvdb.commands.connection import REDIS_VERSION
 from kvdb.commands.session import Instance, Session
 from kvdb.commands.table import NONE, command
+from kvdb.config import MB
 from kvdb.entry import TABLE_SHARE
 from kvdb.journal import Journal
 from kvdb.replies import Reply, Verbatim
@@ -91,7 +92,8 @@ def _memory(instance: Instance) -> Fields:
     if resident is not None:
         fields["used_memory_rss"] = resident
         fields["used_memory_rss_human"] = human(resident)
-        fields["mem_fragmentation_ratio"] = f"{resident / max(used, 1):.2f}"
+        if used >= MB:  # below, the interpreter itself is nearly all that is resident
+            fields["mem_fragmentation_ratio"] = f"{resident / used:.2f}"
     return fields
 
 
@@ -99,7 +101,8 @@ def _persistence(instance: Instance) -> Fields:
     persistence = instance.persistence
     fields: Fields = {"loading": 0, "async_loading": 0}
     if persistence is None:
-        changes, saving, last_save, error, duration, saves = 0, False, 0, None, None, 0
+        last_save = int(instance.started_time)
+        changes, saving, error, duration, saves = 0, False, None, None, 0
     else:
         changes, saving = persistence.changes_since_save, persistence.in_progress
         last_save, error = int(persistence.last_save), persistence.last_error

@@ -70,9 +70,19 @@ def _describe(row: Command) -> Reply:
         step,
         frozenset(SimpleString(category) for category in categories),
         [],
-        [],
+        [_key_spec(first, last, step, WRITE in row.flags)] if first else [],
         [_describe(each) for each in row.subcommands.values()],
     ]
+
+
+def _key_spec(first: int, last: int, step: int, writes: bool) -> Reply:
+    """Return where the keys stand, in the form of COMMAND's key specifications."""
+    found = {b"lastkey": last if last < 0 else last - first, b"keystep": step, b"limit": 0}
+    return {
+        b"flags": frozenset([SimpleString(b"RW" if writes else b"RO")]),
+        b"begin_search": {b"type": b"index", b"spec": {b"index": first}},
+        b"find_keys": {b"type": b"range", b"spec": found},
+    }
 
 
 def _find(name: bytes) -> Command | None:

@@ -52,7 +52,8 @@ def bgsave(session: Session, *schedule: bytes) -> Reply:
     group="server",
 )
 def lastsave(session: Session) -> Reply:
-    return int(_persistence(session).last_save)
+    persistence = session.instance.persistence
+    return int(persistence.last_save if persistence else session.instance.started_time)
 
 
 @command(
@@ -86,10 +87,10 @@ def shutdown(session: Session, *options: bytes) -> Reply:
     )
     if wanted:
         try:
-            save(session)
-        except CommandError:
+            _persistence(session).save_at_end()
+        except PersistenceError as error:
             if b"FORCE" not in asked:  # what cannot be saved is not given up unasked
-                raise
+                raise CommandError(f"ERR {error}") from None
             wanted = False
     session.instance.request_stop(wanted)
     session.closing = True

@@ -50,7 +50,10 @@ class Instance:
         self.config = config
         self.persistence = persistence
         self.request_stop = request_stop
-        self.started_at = monotonic()
+        self.started_at, self.started_time = (
+            monotonic(),
+            store.clock(),
+        )  # the latter in Unix seconds
         self.run_id = secrets.token_hex(20)  # 40 characters that name this run of the server
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}

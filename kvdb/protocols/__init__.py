@@ -56,6 +56,9 @@ class RequestLoop:
                 replies.append(piece)
                 size += len(piece)
                 continue
+            if self.session.closing:  # somebody has killed it
+                self.closing = True
+                break
             reply = self._answer_next()
             if reply is None:
                 break

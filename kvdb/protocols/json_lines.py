@@ -19,6 +19,7 @@ from typing import Any, Final
 from kvdb import errors
 from kvdb.commands.arguments import INT64_MAX, INT64_MIN
 from kvdb.commands.session import Session
+from kvdb.commands.table import TABLE
 from kvdb.entry import key_in
 from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
@@ -213,7 +214,7 @@ def _answer_named(session: Session, name: str, arguments: Arguments) -> tuple[Re
         reply = _answer_in_transaction(session, name.upper(), arguments)
         return reply, reply
     if name.upper() not in _NAMED:
-        if arguments:
+        if arguments and name.upper().encode() in TABLE:
             raise BadRequest(f'the "args" of {name[:128]} must be a list')
         reply = session.execute([name.encode()])
         return reply, reply
