@@ -33,6 +33,11 @@ class Request:
     query: str = ""
     body: bytes = b""
 
+    @property
+    def parameters(self) -> dict[bytes, bytes]:
+        """The query's values by name; of a name that comes twice, the last."""
+        return dict(_parse_query(self.query))
+
 
 @dataclass(frozen=True)
 class Response:
@@ -109,7 +114,7 @@ class Api:
                 return Response(200, entry.value, BYTES, headers)
             case "PUT":
                 self._check_length(request.body)
-                ttl = _number(request.query, "ttl")
+                ttl = _number(request.parameters, "ttl")
                 expires_at = None if ttl is None else self._store.clock() + ttl
                 with self._store.atomic():
                     created = not self._store.exists(key)
@@ -129,19 +134,19 @@ class Api:
             raise ValueTooLarge(limit)
 
     def _list(self, request: Request) -> Response:
-        cursor, names = self.scan(request.query)
+        cursor, names = self.scan(request.parameters)
         listed = {"keys": [_json_name(name) for name in names], "cursor": str(cursor)}
         return Response(200, json.dumps(listed).encode() + b"\n", JSON)
 
-    def scan(self, query: str) -> tuple[int, list[bytes]]:
+    def scan(self, parameters: dict[bytes, bytes]) -> tuple[int, list[bytes]]:
         """Return the next cursor (0: the end) and the names that a query asks for."""
-        count = int(_number(query, "count") or 100)
+        count = int(_number(parameters, "count") or 100)
         if not 1 <= count <= MAX_COUNT:
             raise ValueError(f"count must be between 1 and {MAX_COUNT}")
-        cursor = dict(_parse_query(query)).get(b"cursor", b"0")
+        cursor = parameters.get(b"cursor", b"0")
         if not cursor.isdigit() or len(cursor) > 20:
             raise ValueError("bad cursor")
-        prefix = dict(_parse_query(query)).get(b"prefix", b"")
+        prefix = parameters.get(b"prefix", b"")
         names: list[bytes] = []
         position = int(cursor)
         while True:  # at most once through all keys, for a prefix that few of them have
@@ -153,8 +158,9 @@ class Api:
     # --- for people and monitors ---------------------------------------------------------
 
     def _page(self, request: Request) -> Response:
-        cursor, names = self.scan(request.query)
-        prefix = dict(_parse_query(request.query)).get(b"prefix", b"")
+        parameters = request.parameters
+        cursor, names = self.scan(parameters)
+        prefix = parameters.get(b"prefix", b"")
         page = render_page(self._instance, names, cursor, prefix)
         return Response(200, page.encode(), HTML)
 
@@ -186,8 +192,8 @@ def _parse_query(query: str) -> list[tuple[bytes, bytes]]:
     return pairs
 
 
-def _number(query: str, name: str) -> float | None:
-    text = dict(_parse_query(query)).get(name.encode())
+def _number(parameters: dict[bytes, bytes], name: str) -> float | None:
+    text = parameters.get(name.encode())
     if text is None:
         return None
     try:

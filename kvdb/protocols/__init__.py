@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from kvdb.buffer import InputBuffer
 from kvdb.commands.session import Session
+from kvdb.errors import NotOurProtocol
 
 BATCH_BYTES: Final = 1024 * 1024
 """Replies that come together before they are sent."""
@@ -59,7 +61,13 @@ class RequestLoop:
             if self.session.closing:  # somebody has killed it
                 self.closing = True
                 break
-            reply = self._answer_next()
+            try:
+                reply = self._answer_next()
+            except NotOurProtocol as error:  # a web page, say: it must not drive the store
+                log = logging.getLogger(type(self).__module__)
+                log.warning("client %s: %s; closed", self.session.address, error)
+                self.closing = True
+                break
             if reply is None:
                 break
             if self._persistence and (step := self._persistence.take_step()):
@@ -76,7 +84,10 @@ class RequestLoop:
         return b"".join(replies)
 
     def _answer_next(self) -> bytes | None:
-        """Return the reply to the next request, or None until that is whole."""
+        """Return the reply to the next request, or None until that is whole.
+
+        Raises NotOurProtocol to have the connection closed without a word.
+        """
         raise NotImplementedError
 
     def _in_batches(self, pieces: list[bytes]) -> bytes:

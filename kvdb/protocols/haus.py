@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
-from kvdb.errors import CommandError
+from kvdb.errors import CommandError, NotOurProtocol
 from kvdb.protocols import RequestLoop
 from kvdb.resp import MAX_LINE
 from kvdb.writes import PendingWrites, TransactionEnded
@@ -53,10 +53,8 @@ class Haus(RequestLoop):
             return _line({"status": "Error", "mesg": "The line is too long!"})
         if line is None:
             return None
-        if _HTTP_REQUEST.match(line):  # a web page must not drive the store
-            log.warning("client %s: an HTTP request on the Haus port", self.session.address)
-            self.closing = True
-            return None
+        if _HTTP_REQUEST.match(line):
+            raise NotOurProtocol("an HTTP request on the Haus port")
         if not line.strip():
             return b""
         self.session.counts["commands"] += 1

@@ -66,8 +66,8 @@ def next_inline_request(buffer: InputBuffer) -> list[bytes] | None:
     if line is None:
         return None
     if _HTTP_REQUEST.match(line):
-        raise NotOurProtocol("an HTTP request")
+        raise NotOurProtocol("an HTTP request on the main port")
     words = split_words(line.rstrip(b"\r\n"))
     if words and words[0].lower() in (b"post", b"host:"):
-        raise NotOurProtocol("an HTTP request")
+        raise NotOurProtocol("an HTTP request on the main port")
     return words

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from kvdb.buffer import LineTooLong
@@ -22,8 +21,6 @@ from kvdb.resp import (
     encode_pieces,
     encode_reply,
 )
-
-log = logging.getLogger(__name__)
 
 
 class MainPort(RequestLoop):
@@ -47,10 +44,8 @@ class MainPort(RequestLoop):
             reply = self._answer()
             if reply is not None:
                 self._answer = None
-        except NotOurProtocol as error:
-            log.warning("client %s: %s on the main port; closed", self.session.address, error)
-            self.closing = True
-            return None
+        except NotOurProtocol:
+            raise
         except ProtocolError as error:
             self.closing = True
             reply = self.session.refuse(CommandError(f"ERR Protocol error: {error}"))
@@ -70,7 +65,7 @@ class MainPort(RequestLoop):
             case 0x7B:  # {
                 return self._answer_json
             case 0x16:  # what TLS begins with
-                raise NotOurProtocol("a TLS handshake")
+                raise NotOurProtocol("a TLS handshake on the main port")
             case _:
                 return self._answer_inline
 

@@ -18,7 +18,7 @@ from kvdb.buffer import LineTooLong
 from kvdb.commands.info import resident_bytes
 from kvdb.commands.session import Session
 from kvdb.entry import Entry, EvictionPolicy
-from kvdb.errors import CommandError, OutOfMemory
+from kvdb.errors import CommandError, NotOurProtocol, OutOfMemory
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.memcached_meta import MetaCommands
 from kvdb.protocols.memcached_values import (
@@ -73,6 +73,8 @@ class Memcached(RequestLoop):
         except LineTooLong:
             self.closing = True
             return None
+        except NotOurProtocol:
+            raise
         except CommandError as error:  # of the store
             return NO_MEMORY if isinstance(error, OutOfMemory) else TOO_LARGE
         except Exception:
@@ -90,10 +92,8 @@ class Memcached(RequestLoop):
         line = self._buffer.take_line(MAX_GET_LINE if first == ord("g") else MAX_LINE)
         if line is None:
             return None
-        if _HTTP_REQUEST.match(line):  # a web page must not drive the store
-            log.warning("client %s: an HTTP request on the memcached port", self.session.address)
-            self.closing = True
-            return None
+        if _HTTP_REQUEST.match(line):
+            raise NotOurProtocol("an HTTP request on the memcached port")
         # A tab and its like may be a part of a key.
         words = [word for word in line.removesuffix(b"\n").removesuffix(b"\r").split(b" ") if word]
         name = words[0] if words else b""
