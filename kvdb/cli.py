@@ -248,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     save = _wait_for_stop(service)
     log.info("stopping%s", " and saving" if save and service.persistence else "")
     if not service.stop(save):
+        log.error("stopped, and what could not be saved is lost")
         return FAILED_SAVE
     log.info("stopped")
     return 0
