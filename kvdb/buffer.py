@@ -70,6 +70,10 @@ class InputBuffer:
         self._start += length
         return data
 
+    def take_all(self) -> bytes:
+        """Return everything that has arrived and is not used up."""
+        return self.take(len(self)) or b""
+
     def skip(self, length: int) -> int:
         """Throw away up to `length` bytes; return how many there were to throw away."""
         skipped = min(length, len(self))

@@ -213,9 +213,14 @@ class Journal:
 
     # --- what sessions ask ---------------------------------------------------------------
 
+    @property
+    def waits(self) -> bool:
+        """Whether a reply to a change has to wait until the change is on disk."""
+        return self.fsync is Fsync.ALWAYS
+
     def take_step(self) -> int:
         """Return the number of this thread's last step if its durability must be awaited, or 0."""
-        if self.fsync is not Fsync.ALWAYS:
+        if not self.waits:
             return 0
         step: int = getattr(self._own, "step", 0)
         self._own.step = 0

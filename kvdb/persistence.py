@@ -46,6 +46,10 @@ class Persistence(Protocol):
     def interval_changed(self) -> None:
         """Look at the configured interval again."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a reply to a change has to wait until the change is on disk."""
+
     def take_step(self) -> int:
         """Return the number of this thread's last change if a reply has to wait for it, or 0."""
 

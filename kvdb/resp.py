@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kvdb.buffer import InputBuffer, LineTooLong
 from kvdb.errors import CommandError, ProtocolError, ValueTooLarge
-from kvdb.replies import NIL_ARRAY, NO_REPLY, Reply, SimpleString, Verbatim
+from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, Reply, SimpleString, Verbatim
 
 MAX_LINE: Final = 64 * 1024
 """Redis's limit for an inline request and for a header line."""
@@ -172,9 +172,11 @@ def encode_reply(reply: Reply, version: int = 2) -> bytes:
     """Put a command's answer into bytes, for a client that speaks RESP `version` (2 or 3)."""
     kind = type(reply)
     if kind is bytes:
+        if len(reply) < _LONG:
+            return b"%b%b\r\n" % (_BULK_HEADERS[len(reply)], reply)
         return b"$%d\r\n%b\r\n" % (len(reply), reply)
-    if kind is SimpleString:
-        return b"+%b\r\n" % reply
+    if reply is OK:
+        return b"+OK\r\n"
     if kind is int:
         return b":%d\r\n" % reply
     return b"".join(encode_pieces(reply, version))
@@ -183,7 +185,24 @@ def encode_reply(reply: Reply, version: int = 2) -> bytes:
 def encode_pieces(reply: Reply, version: int = 2) -> list[bytes]:
     """As encode_reply(), but not joined: long strings in it are not copied."""
     pieces: list[bytes] = []
-    _encode(reply, version, pieces.append)
+    if type(reply) is list:
+        pieces.append(b"*%d\r\n" % len(reply))
+        pieces += encode_each(reply, version)
+    else:
+        _encode(reply, version, pieces.append)
+    return pieces
+
+
+def encode_each(replies: Iterable[Reply], version: int = 2) -> list[bytes]:
+    """Return the pieces of many replies that follow each other; no string in them is copied."""
+    pieces: list[bytes] = []
+    for reply in replies:
+        if type(reply) is bytes and len(reply) < len(_BULK_HEADERS):
+            pieces += (_BULK_HEADERS[len(reply)], reply, b"\r\n")
+        elif reply is OK:
+            pieces.append(b"+OK\r\n")
+        else:
+            _encode(reply, version, pieces.append)
     return pieces
 
 
@@ -192,8 +211,10 @@ def encode_error(text: str) -> bytes:
     return b"-%b\r\n" % text.translate(_ONE_LINE).encode("utf-8", "surrogateescape")
 
 
-_LONG: Final = 16 * 1024
-"""Strings above this are pieces of their own."""
+_LONG: Final = 2 * 1024
+"""Strings of this length and above are pieces of their own."""
+
+_BULK_HEADERS: Final = tuple(b"$%d\r\n" % length for length in range(_LONG))
 
 _ONE_LINE = {ord("\r"): " ", ord("\n"): " "}
 
@@ -202,7 +223,7 @@ def _encode(reply: Reply, version: int, write: Callable[[bytes], object]) -> Non
     match reply:
         case SimpleString():
             write(b"+%b\r\n" % reply)
-        case bytes() if len(reply) > _LONG:
+        case bytes() if len(reply) >= _LONG:
             write(b"$%d\r\n" % len(reply))
             write(reply)
             write(b"\r\n")
@@ -260,9 +281,10 @@ NEED_DATA: Final = object()
 
 def encode_request(arguments: Iterable[bytes]) -> bytes:
     """Put one request into bytes."""
-    arguments = list(arguments)
-    parts = [b"*%d\r\n" % len(arguments)]
-    parts += [b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments]
+    parts = [b""]
+    for argument in arguments:
+        parts += (b"$%d\r\n" % len(argument), argument, b"\r\n")
+    parts[0] = b"*%d\r\n" % (len(parts) // 3)
     return b"".join(parts)
 
 

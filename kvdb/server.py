@@ -211,13 +211,13 @@ class Connection(socketserver.BaseRequestHandler):
         receive, send, now = self.request.recv, self.request.sendall, self.server.instance.monotonic
         while not self.server.stopping and (data := receive(_RECEIVE_BYTES)):
             session.last_active = now()
-            session.counts["received"] += len(data)
+            session.received += len(data)
             more = True
             while more:
                 replies = dialect.receive(data)
                 if replies:
                     send(replies)
-                    session.counts["sent"] += len(replies)
+                    session.sent += len(replies)
                 data, more = b"", dialect.more
             if dialect.closing:
                 return

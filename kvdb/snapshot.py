@@ -95,6 +95,11 @@ class Snapshots:
         finally:
             self._saving.release()
 
+    @property
+    def waits(self) -> bool:
+        """No reply waits for a snapshot."""
+        return False
+
     def take_step(self) -> int:
         """No reply waits for a snapshot."""
         return 0

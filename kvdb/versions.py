@@ -20,6 +20,8 @@ class Versions:
         self._absent: dict[Key, int] = {}  # of keys that do not: only while somebody watches them
         self._watchers: dict[Key, int] = {}  # how many
         self._last = 0
+        self.idle = True
+        """Whether nothing is kept that a write would have to take away."""
 
     def __len__(self) -> int:
         """How many things of existing keys are kept; each costs VERSION_COST."""
@@ -36,6 +38,7 @@ class Versions:
         tokens = self._tokens if exists else self._absent
         token = tokens.get(key)
         if token is None:
+            self.idle = False
             self._last += 1
             token = tokens[key] = self._last
         return token
@@ -52,14 +55,22 @@ class Versions:
             del self._watchers[key]
             self._absent.pop(key, None)
 
+    def set_note(self, key: Key, note: object) -> None:
+        """Attach something to the present version of an existing key."""
+        self.idle = False
+        self.notes[key] = note
+
     def detach(self, key: Key) -> None:
         """Break the key's token and drop its note: it is being written."""
+        if self.idle:
+            return
         if self._tokens:
             self._tokens.pop(key, None)
         if self._absent:
             self._absent.pop(key, None)
         if self.notes:
             self.notes.pop(key, None)
+        self.idle = not (self._tokens or self._absent or self.notes)
 
     def detach_existing(self) -> None:
         """As detach(), for every key that exists."""
@@ -71,4 +82,5 @@ class Versions:
         assert self.notes.keys() <= existing, "a note on a key that is gone"
         assert self._absent.keys() <= self._watchers.keys(), "a version nobody holds"
         assert self._absent.keys().isdisjoint(existing), "an absent key is there"
+        assert not (self.idle and (self._tokens or self._absent or self.notes)), "kept though idle"
         assert all(count > 0 for count in self._watchers.values())

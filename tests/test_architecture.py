@@ -26,7 +26,7 @@ FLOORS = (
     ("kvdb.deadlines", "kvdb.scans", "kvdb.versions"),
     ("kvdb.entry", "kvdb.config", "kvdb.glob"),
     ("kvdb.client",),
-    ("kvdb.resp",),
+    ("kvdb.resp", "kvdb.pipelines"),
     ("kvdb.buffer", "kvdb.errors", "kvdb.replies"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -76,7 +76,7 @@ class ArchitectureTest(unittest.TestCase):
     def test_dialects_touch_no_socket_no_thread_and_no_clock(self) -> None:
         forbidden = {"socket", "socketserver", "threading", "time", "select"}
         for module, tree in modules():
-            if room(module) in ("kvdb.protocols", "kvdb.resp", "kvdb.buffer"):
+            if room(module) in ("kvdb.protocols", "kvdb.resp", "kvdb.pipelines", "kvdb.buffer"):
                 found = {name.split(".")[0] for name in imports(tree)} & forbidden
                 self.assertEqual(found, set(), module)
 

@@ -26,6 +26,8 @@ _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?
 
 def parse_integer(text: bytes) -> int | None:
     """Return a signed 64-bit integer, or None if the text is not one, to the letter."""
+    if text.isdigit() and len(text) < 19 and text[0] != ord("0"):
+        return int(text)  # what nearly all are: four times as fast as the form and the range
     if not _INTEGER.fullmatch(text):
         return None
     number = int(text)

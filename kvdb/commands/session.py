@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kvdb import errors
-from kvdb.commands.table import Command, find
+from kvdb.commands.table import TABLE, Command, find
 from kvdb.config import Config
 from kvdb.entry import Key, key_in
 from kvdb.errors import CommandError
 from kvdb.persistence import Persistence
+from kvdb.pipelines import Run
 from kvdb.replies import NO_REPLY, QUEUED, Reply
 from kvdb.store import Store
 from kvdb.writes import PendingWrites
@@ -83,7 +84,7 @@ class Instance:
         session.end_transaction()
         with self._lock:
             if self._sessions.pop(session.id, None):
-                self._ended.update(session.counts)
+                self._ended.update(session.totals())
 
     def sessions(self) -> list[Session]:
         """Return the sessions that are open now, oldest first."""
@@ -109,7 +110,7 @@ class Instance:
         with self._lock:
             total = self._ended.copy()
             for session in self._sessions.values():
-                total.update(session.counts.copy())  # a copy: its own thread goes on counting
+                total.update(session.totals())
             total.subtract(self._before_reset)
             return total
 
@@ -186,9 +187,9 @@ class Session:
         self.address, self.local_address = address, local_address
         self.close = close
         self.id = 0  # given by Instance.admit()
-        # Commands, bytes received and sent, and what a dialect counts for its statistics. Only
-        # the session's own thread writes here; sums over all sessions are a moment old.
-        self.counts: Counter[str] = Counter()
+        # Only the session's own thread counts here; sums over all sessions are a moment old.
+        self.commands = self.received = self.sent = 0  # the latter two in bytes
+        self.counts: Counter[str] = Counter()  # what a dialect counts for its statistics
         self.started_at = self.last_active = instance.monotonic()
         self.last_command = "NULL"
         self.library_name = self.library_version = b""
@@ -208,6 +209,7 @@ class Session:
         # What CLIENT REPLY has asked for: no reply at all, none to this request, none to the next.
         self.silent = self.skipping = self.skip_next = False
         self.no_touch = self.no_evict = False
+        self.ordinary = self._is_ordinary()
 
     def end_transaction(self) -> None:
         """Forget what is queued, what is watched, and what waits for a COMMIT."""
@@ -228,10 +230,55 @@ class Session:
 
     def execute(self, request: list[bytes]) -> Reply:
         """Carry out one request and return its reply; a refusal is returned, not raised."""
-        self.counts["commands"] += 1
+        self.commands += 1
+        if self.ordinary:
+            row = TABLE.get(request[0])
+            if row is not None and row.ordinary and row.least < len(request) <= row.most_words:
+                # Nearly every request comes this way: nothing is asked of it that is known.
+                self.last_command = row.wire_name
+                try:
+                    return row.handler(self, *request[1:])
+                except CommandError as error:
+                    return error
+                except Exception:
+                    return internal_error(row.name)
         self.skipping, self.skip_next = self.skip_next, False
         reply = self._execute(request)
+        self.ordinary = self._is_ordinary()
         return NO_REPLY if self.silent or self.skipping else reply
+
+    def execute_run(self, run: Run) -> list[Reply] | None:
+        """Carry out a run of requests together; return their replies.
+
+        None if this has to be done one by one, because of the command or the session's state.
+        """
+        row = TABLE.get(run.name)
+        if row is None or row.many is None or row.least != len(run.columns) or not self.ordinary:
+            return None
+        self.commands += len(run.columns[0])
+        self.last_command = row.wire_name
+        try:
+            return row.many(self, *run.columns)
+        except Exception:
+            return [internal_error(row.name)] * len(run.columns[0])
+
+    def _is_ordinary(self) -> bool:
+        """Tell whether a command on keys needs nothing but its handler.
+
+        Only other commands change what this depends on.
+        """
+        return (
+            self.authenticated
+            and self.transaction is None
+            and not self.db
+            and not (self.silent or self.skipping or self.skip_next or self.no_touch)
+        )
+
+    def totals(self) -> Counter[str]:
+        """Return all that this session has counted. Any thread may ask."""
+        totals = self.counts.copy()  # a copy: the session's own thread goes on counting
+        totals.update(commands=self.commands, received=self.received, sent=self.sent)
+        return totals
 
     def refuse(self, error: CommandError) -> Reply:
         """Return the reply to a request that its dialect had to refuse (too long, badly formed)."""
@@ -251,9 +298,7 @@ class Session:
         except CommandError as error:
             return error
         except Exception:
-            # The name only: arguments may be secrets.
-            log.exception("internal error in %s", row.name if row else "the command table")
-            return CommandError(errors.INTERNAL)
+            return internal_error(row.name if row else "the command table")
 
     def _find(self, request: list[bytes]) -> tuple[Command, list[bytes]]:
         """Return the command and its arguments if it may be run or queued now."""
@@ -285,3 +330,9 @@ class Session:
             with self.store.without_touching():
                 return row.handler(self, *given)
         return row.handler(self, *given)
+
+
+def internal_error(where: str) -> CommandError:
+    """Log the exception being handled; return the reply. No arguments: they may be secrets."""
+    log.exception("internal error in %s", where)
+    return CommandError(errors.INTERNAL)

@@ -15,7 +15,16 @@ from kvdb.commands.arguments import (
     integer,
 )
 from kvdb.commands.session import Session
-from kvdb.commands.table import ALL_KEYS, FIRST_KEY, GROWS, KEY_VALUE_PAIRS, READ, WRITE, command
+from kvdb.commands.table import (
+    ALL_KEYS,
+    FIRST_KEY,
+    GROWS,
+    KEY_VALUE_PAIRS,
+    READ,
+    WRITE,
+    command,
+    in_runs,
+)
 from kvdb.entry import Key
 from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import OK, Reply
@@ -24,6 +33,11 @@ from kvdb.replies import OK, Reply
 @command("GET", "key", READ, "Return the value of a key.", group="string", keys=FIRST_KEY)
 def get(session: Session, key: Key) -> Reply:
     return session.store.get(key)
+
+
+@in_runs("GET")
+def get_run(session: Session, keys: list[Key]) -> list[Reply]:
+    return session.store.get_many(keys)
 
 
 @dataclass
@@ -93,6 +107,11 @@ def set_(session: Session, key: Key, value: bytes, *options: bytes) -> Reply:
     if asked.return_old:
         return old
     return OK if stored else None
+
+
+@in_runs("SET")
+def set_run(session: Session, keys: list[Key], values: list[bytes]) -> list[Reply]:
+    return [error or OK for error in session.store.set_each(keys, values)]
 
 
 @command(
@@ -315,18 +334,34 @@ def setrange(session: Session, key: Key, offset: bytes, value: bytes) -> Reply:
 
 
 def _increment(session: Session, key: Key, amount: int) -> int:
+    number = 0
+
     def incremented(old: bytes | None) -> bytes:
-        number = (0 if old is None else integer(old)) + amount
+        nonlocal number
+        number = amount if old is None else integer(old) + amount
         if not INT64_MIN <= number <= INT64_MAX:
             raise CommandError(errors.OVERFLOW)
         return b"%d" % number
 
-    return int(session.store.update(key, incremented))
+    session.store.update(key, incremented)
+    return number
 
 
 @command("INCR", "key", WRITE | GROWS, "Add 1 to a counter.", group="string", keys=FIRST_KEY)
 def incr(session: Session, key: Key) -> Reply:
     return _increment(session, key, 1)
+
+
+@in_runs("INCR")
+def incr_run(session: Session, keys: list[Key]) -> list[Reply]:
+    replies: list[Reply] = []
+    with session.store.atomic():
+        for key in keys:
+            try:
+                replies.append(_increment(session, key, 1))
+            except CommandError as error:
+                replies.append(error)
+    return replies
 
 
 @command("DECR", "key", WRITE | GROWS, "Subtract 1 from a counter.", group="string", keys=FIRST_KEY)

@@ -10,6 +10,7 @@ the usage line. Registering a name twice is an error.
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -65,6 +66,7 @@ class Command:
     keys: tuple[int, int, int]  # first, last and step of the arguments that are keys, as in Redis
     handler: Handler
     open_ended: bool = False  # more arguments than the usage line shows reach the handler
+    many: Callable[..., list[Reply]] | None = None  # carries out a run of requests: see in_runs()
     arguments: list[Argument] = field(init=False)
     least: int = field(init=False)
     most: int | None = field(init=False)  # None: any number
@@ -73,6 +75,9 @@ class Command:
     at_once: bool = field(init=False)
     not_queued: bool = field(init=False)
     touches: bool = field(init=False)  # may count as use of keys
+    ordinary: bool = field(init=False)  # works on keys only: leaves the session as it is
+    most_words: int = field(init=False)  # of a request, the name included
+    wire_name: str = field(init=False)  # as error messages and COMMAND have it: `client|setname`
 
     def __post_init__(self) -> None:
         self.arguments, self.least, self.most = parse_usage(self.usage)
@@ -82,12 +87,11 @@ class Command:
         self.anyone = Flag.ANYONE in self.flags
         self.at_once = Flag.AT_ONCE in self.flags
         self.not_queued = Flag.NOT_QUEUED in self.flags
-        self.touches = bool(self.flags & (Flag.READ | Flag.WRITE)) and Flag.SLOW not in self.flags
-
-    @property
-    def wire_name(self) -> str:
-        """The name as error messages and COMMAND have it: `client|setname`."""
-        return self.name.lower().replace(" ", "|")
+        works_on_keys = bool(self.flags & (Flag.READ | Flag.WRITE))
+        self.touches = works_on_keys and Flag.SLOW not in self.flags
+        self.ordinary = works_on_keys and not self.at_once and not self.not_queued
+        self.most_words = sys.maxsize if self.most is None else self.most + 1
+        self.wire_name = self.name.lower().replace(" ", "|")
 
     @property
     def arity(self) -> int:
@@ -139,6 +143,22 @@ def command(
                 raise ValueError(f"the command {each} is declared twice")
             rows[key] = row
         return handler
+
+    return register
+
+
+def in_runs(
+    name: str,
+) -> Callable[[Callable[..., list[Reply]]], Callable[..., list[Reply]]]:
+    """Declare what carries out many requests of a command that arrived together.
+
+    It is called with the session and one list per argument, and answers as the handler would
+    for one request after the other; what the handler would raise takes its place in the list.
+    """
+
+    def register(many: Callable[..., list[Reply]]) -> Callable[..., list[Reply]]:
+        TABLE[name.encode()].many = many
+        return many
 
     return register
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 from kvdb import errors
-from kvdb.commands.session import Session, Transaction
+from kvdb.commands.session import Session, Transaction, internal_error
 from kvdb.commands.table import ALL_KEYS, AT_ONCE, NONE, Command, command
 from kvdb.entry import Key
 from kvdb.errors import CommandError
@@ -13,8 +11,6 @@ from kvdb.replies import NIL_ARRAY, OK, Reply
 
 MAX_WATCHED = 10_000
 """Keys that one connection may watch: each takes memory that no budget counts."""
-
-log = logging.getLogger(__name__)
 
 
 @command("MULTI", "", AT_ONCE, "Begin a transaction: what follows is queued.", group="transactions")
@@ -56,8 +52,7 @@ def _run(session: Session, row: Command, arguments: list[bytes]) -> Reply:
     except CommandError as error:
         return error
     except Exception:
-        log.exception("internal error in %s", row.name)
-        return CommandError(errors.INTERNAL)
+        return internal_error(row.name)
 
 
 @command("DISCARD", "", AT_ONCE, "Forget what is queued and what is watched.", group="transactions")

@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.session.last_active = self.server.instance.monotonic()
-        self.session.counts["commands"] += 1
+        self.session.commands += 1
         self.session.last_command = self.command.lower()
         try:
             body = self._read_body()
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD" and response.status != 204:
             self.wfile.write(response.body)
-            self.session.counts["sent"] += len(response.body)
+            self.session.sent += len(response.body)
 
     # --- what is refused -----------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(lengths[0]))
         if len(body) < int(lengths[0]):
             raise _Refused(400, "the body was cut short", close=True)
-        self.session.counts["received"] += len(body)
+        self.session.received += len(body)
         return body
 
     def _check_sender(self, path: str) -> None:

@@ -57,7 +57,7 @@ class Haus(RequestLoop):
             raise NotOurProtocol("an HTTP request on the Haus port")
         if not line.strip():
             return b""
-        self.session.counts["commands"] += 1
+        self.session.commands += 1
         try:
             return _line({"status": "Ok"} | self._answer(line))
         except (HausError, TransactionEnded) as error:

@@ -239,7 +239,7 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
     """
     if not session.authenticated:
         return session.refuse(CommandError(errors.NOT_AUTHENTICATED))
-    session.counts["commands"] += 1
+    session.commands += 1
     given = _Named(name, arguments)
     try:
         if name == "START":

@@ -10,13 +10,22 @@ from collections.abc import Callable
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
 from kvdb.errors import NOT_SAVED, CommandError, NotOurProtocol, ProtocolError
-from kvdb.protocols import RequestLoop
+from kvdb.pipelines import (
+    LONGEST_PLAIN,
+    SHORTEST_RUN,
+    find_run,
+    join_plain,
+    next_request,
+    split_plain,
+)
+from kvdb.protocols import BATCH_BYTES, RequestLoop
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
 from kvdb.resp import (
     MAX_LINE,
     RequestLimits,
     RequestParser,
+    encode_each,
     encode_error,
     encode_pieces,
     encode_reply,
@@ -32,6 +41,53 @@ class MainPort(RequestLoop):
         self._answer: Callable[[], bytes | None] | None = None  # of a request that is under way
         self._in_json = False
         self._limits_for: tuple[bool, int] | None = None  # what the limits were chosen for
+        self._together = True  # whether plain requests are to be looked for in what has arrived
+
+    def receive(self, data: bytes) -> bytes:
+        """See `Dialect.receive`."""
+        self._together = True
+        if self._answer is not None or self._unsent or len(self._buffer):
+            return super().receive(data)
+        self.more = False
+        replies, rest = self._answer_together(data)
+        if rest or self._unsent or self.session.closing:
+            return replies + super().receive(rest)
+        return replies
+
+    def _answer_together(self, data: bytes) -> tuple[bytes, bytes]:
+        """Answer the plain requests at the start of `data`; return replies and what is left.
+
+        Once for what a client sends at a time: looking for them again behind each other
+        request would take too long where they alternate.
+        """
+        self._together = False
+        session = self.session
+        if data[:1] != b"*" or session.closing or not self._may_answer_together():
+            return b"", data
+        parts = split_plain(data)
+        if len(parts) > SHORTEST_RUN and (found := find_run(parts)):
+            run, end = found
+            replies = session.execute_run(run)
+            if replies is not None:
+                pieces = encode_each(replies, session.version)
+                return self._in_batches(pieces), join_plain(parts[end:])
+        answered, size, start = [], 0, 0
+        while request := next_request(parts, start):
+            start += 2 * len(request) + 1
+            reply = self._answer_request(request) or b""
+            answered.append(reply)
+            size += len(reply)
+            if size >= BATCH_BYTES or self._unsent or session.closing or not session.authenticated:
+                break
+        return b"".join(answered), join_plain(parts[start:])
+
+    def _may_answer_together(self) -> bool:
+        """Tell whether nothing is asked of single requests that only the plain loop looks at."""
+        return (
+            self.session.authenticated
+            and not (self._persistence and self._persistence.waits)
+            and self.session.instance.config.max_value_bytes >= LONGEST_PLAIN
+        )
 
     def _answer_next(self) -> bytes | None:
         try:
@@ -39,6 +95,10 @@ class MainPort(RequestLoop):
                 first = self._buffer.first_byte()
                 if first is None:
                     return None
+                if self._together:
+                    replies, rest = self._answer_together(self._buffer.take_all())
+                    self._buffer.receive(rest)
+                    return replies
                 self._choose_limits()
                 self._answer = self._answer_for(first)
             reply = self._answer()

@@ -97,7 +97,7 @@ class Memcached(RequestLoop):
         # A tab and its like may be a part of a key.
         words = [word for word in line.removesuffix(b"\n").removesuffix(b"\r").split(b" ") if word]
         name = words[0] if words else b""
-        self.session.counts["commands"] += 1
+        self.session.commands += 1
         self.session.last_command = name[:20].decode("ascii", "replace")
         if not self.session.authenticated:
             return self._authenticate(words)
