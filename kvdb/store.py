@@ -71,6 +71,8 @@ class Store:
         self._lock = threading.RLock()
         self._clock = clock
         self._max_bytes = max_bytes or sys.maxsize
+        self._allowance = sys.maxsize  # what the process can afford now: see allow()
+        self._limit = self._max_bytes  # what writes have to keep to: see _come_down()
         self._policy = EvictionPolicy.ALLKEYS_LRU
         self._entries: OrderedDict[Key, bytes] = OrderedDict()  # oldest use first
         self._entry_bytes = 0  # sum of entry_cost() over self._entries
@@ -559,7 +561,19 @@ class Store:
     @max_bytes.setter
     def max_bytes(self, max_bytes: int) -> None:
         """Change the budget; evicts at once what no longer fits, as far as the policy allows."""
-        self._lower_budget(max_bytes or sys.maxsize)
+        with self._lock:
+            self._max_bytes = max_bytes or sys.maxsize
+        self._come_down()
+
+    def allow(self, allowance: int) -> None:
+        """Keep the entries to so many bytes for now, if that is less than the budget.
+
+        The process takes more than its entries: when that is too much, some of them have to go.
+        An entry that fits into the budget is stored all the same.
+        """
+        with self._lock:
+            self._allowance = allowance
+        self._come_down()
 
     @property
     def policy(self) -> EvictionPolicy:
@@ -576,7 +590,7 @@ class Store:
                 for key in self._entries:  # oldest first
                     if key in self._expires_at:
                         self._expires_at.move_to_end(key)
-        self._lower_budget(self._max_bytes)
+        self._come_down()
 
     @property
     def used_bytes(self) -> int:
@@ -625,7 +639,8 @@ class Store:
             self._versions.check(self._entries.keys())
             assert not self._pending, "facts were not published"
             assert self._depth == 0, "a step was left open"
-            over = self._used_bytes_locked() - self._max_bytes
+            # An allowance gives way to what fits into the budget.
+            over = self._used_bytes_locked() - max(self._limit, self._max_bytes)
             # A lone entry may exceed the budget by a deadline or a version that it got later.
             strict = self._policy is EvictionPolicy.ALLKEYS_LRU and len(self._entries) > 1
             assert over <= 0 or not strict, over
@@ -679,13 +694,15 @@ class Store:
         total = sum(costs.values())
         if total > self._max_bytes:
             raise EntryTooLarge(total, self._max_bytes)
-        if self._used_bytes_locked() + total <= self._max_bytes:
+        if self._used_bytes_locked() + total <= self._limit:
             return
         if self._expires_at:  # what has expired goes before what has not
             self._expire_due_locked(self._clock(), _EXPIRY_SLICE)
         needed = sum(cost - self._cost_locked(key) for key, cost in costs.items())
-        if needed > 0 and not self._evict_locked(needed, values):
-            self._publish_locked()
+        if needed <= 0 or self._evict_locked(needed, values):
+            return
+        self._publish_locked()
+        if total <= self._limit or self._policy is not EvictionPolicy.ALLKEYS_LRU:
             raise OutOfMemory
 
     def _cost_locked(self, key: Key) -> int:
@@ -704,20 +721,20 @@ class Store:
             self._remove_locked(key)
             self.expired_keys += 1
 
-    def _lower_budget(self, target: int) -> None:
-        """Come down to a budget step by step, letting go of the lock in between.
+    def _come_down(self) -> None:
+        """Have writes keep to budget and allowance; evict what no longer fits, step by step.
 
-        Until then what is in use counts as the budget, so that no single write has to evict
-        all the rest at once.
+        Lets go of the lock in between. Until then what is in use counts as the limit, so that
+        no single write has to evict all the rest at once.
         """
         done = False
         while not done:
             with self._lock:
-                before, self._max_bytes = self.evicted_keys, target
+                before, self._limit = self.evicted_keys, min(self._max_bytes, self._allowance)
                 fits = self._evict_locked(0, (), limit=_EXPIRY_SLICE)
                 done = fits or before == self.evicted_keys
                 if not done:
-                    self._max_bytes = self._used_bytes_locked()
+                    self._limit = self._used_bytes_locked()
                 self._publish_locked()
             time.sleep(0)
 
@@ -726,7 +743,7 @@ class Store:
 
         Returns False if they still do not fit.
         """
-        excess = self._used_bytes_locked() + needed - self._max_bytes
+        excess = self._used_bytes_locked() + needed - self._limit
         victims: list[Key] = []
         for key in self._candidates_locked() if excess > 0 else ():
             if excess <= 0 or len(victims) == limit:
@@ -786,7 +803,7 @@ class Store:
             entry_bytes = self._entry_bytes + entry_cost(key, value)
             if old is not None:
                 entry_bytes -= entry_cost(key, old)
-            if entry_bytes + DEADLINE_COST * len(self._expires_at) > self._max_bytes:
+            if entry_bytes + DEADLINE_COST * len(self._expires_at) > self._limit:
                 return False
             self._entry_bytes = entry_bytes
         self._entries[key] = value

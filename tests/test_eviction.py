@@ -244,6 +244,44 @@ class BudgetTest(StoreCase):
         self.assertEqual(self.store.evicted_keys, 900)
 
 
+class AllowanceTest(StoreCase):
+    def test_an_allowance_below_the_budget_evicts_the_oldest(self) -> None:
+        self.limit(6)
+        self.fill(b"a", b"b", b"c", b"d", b"e", b"f")
+        self.store.allow(2 * COST)
+        self.assertEqual(self.there(), {b"e", b"f"})
+        self.fill(b"g")
+        self.assertEqual(self.there(), {b"f", b"g"})
+        self.assertEqual(self.store.max_bytes, 6 * COST)
+
+    def test_an_allowance_above_the_budget_allows_no_more_than_that(self) -> None:
+        self.limit(2)
+        self.store.allow(100 * COST)
+        self.fill(b"a", b"b", b"c")
+        self.assertEqual(self.there(), {b"b", b"c"})
+
+    def test_what_fits_into_the_budget_is_stored_beyond_the_allowance(self) -> None:
+        self.limit(4)
+        self.fill(b"old")
+        self.store.allow(0)
+        self.assertEqual(self.there(), set())
+        self.store.write_many({b"a": b"v", b"b": b"v"})
+        self.assertEqual(self.there(), {b"a", b"b"})
+        with self.assertRaises(EntryTooLarge):
+            self.store.set(b"huge", bytes(4 * COST))
+        self.store.check()
+
+    def test_a_new_budget_keeps_to_the_allowance(self) -> None:
+        self.limit(4)
+        self.store.allow(2 * COST)
+        self.store.max_bytes = 8 * COST
+        self.fill(b"a", b"b", b"c")
+        self.assertEqual(self.there(), {b"b", b"c"})
+        self.store.allow(3 * COST)
+        self.fill(b"d", b"e")
+        self.assertEqual(self.there(), {b"c", b"d", b"e"})
+
+
 class PolicyTest(StoreCase):
     def set_policy(self, policy: EvictionPolicy) -> None:
         self.store.policy = policy
