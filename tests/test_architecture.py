@@ -23,7 +23,7 @@ FLOORS = (
     ("kvdb.snapshot", "kvdb.journal", "kvdb.reaper", "kvdb.lockfile", "kvdb.writes"),
     ("kvdb.periodic", "kvdb.persistence"),
     ("kvdb.store",),
-    ("kvdb.deadlines", "kvdb.scans", "kvdb.versions"),
+    ("kvdb.deadlines", "kvdb.recency", "kvdb.scans", "kvdb.versions"),
     ("kvdb.entry", "kvdb.config", "kvdb.glob"),
     ("kvdb.client",),
     ("kvdb.resp", "kvdb.pipelines"),
