@@ -201,6 +201,8 @@ def encode_each(replies: Iterable[Reply], version: int = 2) -> list[bytes]:
             pieces += (_BULK_HEADERS[len(reply)], reply, b"\r\n")
         elif reply is OK:
             pieces.append(b"+OK\r\n")
+        elif type(reply) is int:
+            pieces.append(b":%d\r\n" % reply)
         else:
             _encode(reply, version, pieces.append)
     return pieces

@@ -272,9 +272,10 @@ class Store:
         """As set() for one pair after the other, but return what it raises, or None, for each."""
         errors: list[CommandError | None] = []
         with self._lock:
+            plain = self._writes_are_plain_locked()
             for key, value in zip(keys, values, strict=True):
                 error = None
-                if not self._put_plainly_locked(key, value):
+                if not (plain and self._put_alike_locked(key, value)):
                     try:
                         self.set(key, value)
                     except CommandError as raised:
@@ -288,6 +289,8 @@ class Store:
         If they do not fit into the budget, nothing is done: raises as set() does.
         """
         with self._lock:
+            if self._write_plainly_locked(values):
+                return
             for key in values:
                 self._live_value_locked(key)  # what has expired is a step of its own
             self._make_room_locked(values)
@@ -297,6 +300,24 @@ class Store:
                 elif key in self._entries:
                     self._remove_locked(key)
             self._publish_locked()
+
+    def update_each(
+        self, keys: Iterable[Key], change: Callable[[bytes | None], bytes]
+    ) -> list[bytes | CommandError]:
+        """As update() for one key after the other, but return what it raises in its place."""
+        values: list[bytes | CommandError] = []
+        with self._lock:
+            plain = self._writes_are_plain_locked()
+            for key in keys:
+                try:
+                    old = self._entries.young.get(key) if plain else None
+                    value = change(old) if old is not None else b""
+                    if old is None or not self._put_alike_locked(key, value):
+                        value = self.update(key, change)
+                    values.append(value)
+                except CommandError as error:
+                    values.append(error)
+        return values
 
     def update(self, key: Key, change: Callable[[bytes | None], bytes]) -> bytes:
         """Replace the value by change(value or None) in one step; deadline and flags stay.
@@ -789,34 +810,64 @@ class Store:
             self._client_flags.pop(key, None)
         self._changed_locked(key)
 
-    def _put_plainly_locked(self, key: Key, value: bytes) -> bool:
-        """Write an entry without a deadline if that takes no more than the table; tell whether.
+    def _writes_are_plain_locked(self) -> bool:
+        """Tell whether there is nobody to be told of a write, and nothing beside the table.
 
-        The fast way of _make_room_locked(), _put_locked() and _publish_locked() together, for
-        what nearly all writes are: there is room, no deadline, flags or version to take away,
-        and nobody to be told.
+        Then the fast ways below do what _make_room_locked(), _put_locked() and
+        _publish_locked() together would do.
         """
-        if (
-            self._listeners
-            or self._client_flags
-            or not self._versions.idle
-            or not self._touching
-            or key in self._expires_at
-        ):
+        return (
+            not (self._listeners or self._client_flags) and self._versions.idle and self._touching
+        )
+
+    def _put_alike_locked(self, key: Key, value: bytes) -> bool:
+        """Replace a value by one as long, if that takes no more than the table; tell whether."""
+        young = self._entries.young
+        old = young.get(key)
+        if old is None or len(old) != len(value) or key in self._expires_at:
             return False
+        young[key] = value
+        young.move_to_end(key)
+        self.changes += 1
+        return True
+
+    def _put_plainly_locked(self, key: Key, value: bytes) -> bool:
+        """Write an entry without a deadline, if that takes no more than the table; tell whether."""
+        if not self._writes_are_plain_locked() or key in self._expires_at:
+            return False
+        if self._put_alike_locked(key, value):
+            return True
         old = self._entries.get(key)
-        if old is None or len(old) != len(value):
-            entry_bytes = self._entry_bytes + entry_cost(key, value)
-            if old is not None:
-                entry_bytes -= entry_cost(key, old)
-            if entry_bytes + DEADLINE_COST * len(self._expires_at) > self._limit:
-                return False
-            self._entry_bytes = entry_bytes
+        entry_bytes = self._entry_bytes + entry_cost(key, value)
+        if old is not None:
+            entry_bytes -= entry_cost(key, old)
+        if entry_bytes + DEADLINE_COST * len(self._expires_at) > self._limit:
+            return False
+        self._entry_bytes = entry_bytes
         self._entries.put(key, value)
         self.changes += 1
         if old is None:
             self._key_counts[split_key(key)[0]] += 1
             self._insertions += 1
+        return True
+
+    def _write_plainly_locked(self, values: Mapping[Key, bytes | None]) -> bool:
+        """Write all these entries, if that takes no more than the table; tell whether."""
+        if not self._writes_are_plain_locked() or not self._expires_at.keys().isdisjoint(values):
+            return False
+        find, growth = self._entries.young.get, 0
+        for key, value in values.items():
+            if value is None:
+                return False
+            old = find(key)
+            if old is None or len(old) != len(value):
+                growth += entry_cost(key, value)
+        if self._used_bytes_locked() + growth > self._limit:
+            return False
+        for key, value in values.items():
+            assert value is not None
+            if not self._put_alike_locked(key, value):
+                self._put_plainly_locked(key, value)
         return True
 
     def _put_deadline_locked(self, key: Key, expires_at: float | None) -> None:

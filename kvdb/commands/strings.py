@@ -354,14 +354,15 @@ def incr(session: Session, key: Key) -> Reply:
 
 @in_runs("INCR")
 def incr_run(session: Session, keys: list[Key]) -> list[Reply]:
-    replies: list[Reply] = []
-    with session.store.atomic():
-        for key in keys:
-            try:
-                replies.append(_increment(session, key, 1))
-            except CommandError as error:
-                replies.append(error)
-    return replies
+    values = session.store.update_each(keys, _plus_one)
+    return [int(value) if type(value) is bytes else value for value in values]
+
+
+def _plus_one(old: bytes | None) -> bytes:
+    number = 1 if old is None else integer(old) + 1
+    if number > INT64_MAX:
+        raise CommandError(errors.OVERFLOW)
+    return b"%d" % number
 
 
 @command("DECR", "key", WRITE | GROWS, "Subtract 1 from a counter.", group="string", keys=FIRST_KEY)
