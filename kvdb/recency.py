@@ -54,6 +54,10 @@ class RecencyTable:
         """Yield the keys, the least recently used first."""
         return chain(*reversed(self._older), self.young)
 
+    def oldest(self) -> Key | None:
+        """Return the least recently used key, or None if there is none."""
+        return next(iter(self._older[-1] if self._older else self.young), None)
+
     def all_keys(self) -> list[Key]:
         """Return all keys, roughly from the least recently used on.
 

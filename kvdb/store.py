@@ -15,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -59,6 +59,28 @@ def _side_cost(expires_at: float | None, client_flags: int) -> int:
     return DEADLINE_COST * (expires_at is not None) + CLIENT_FLAGS_COST * bool(client_flags)
 
 
+class _AtomicStep(AbstractContextManager[None]):
+    """What Store.atomic() returns: one object for all steps, because the lock is re-entrant."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._store._lock.acquire()
+        self._store._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        store = self._store
+        try:
+            store._depth -= 1
+            store._publish_locked()
+        finally:
+            free = store._garbage and not store._depth
+            store._lock.release()
+        if free:
+            store._free_garbage()
+
+
 class Store:
     """Keys and values within `max_bytes`; exact LRU; expiry to the clock's resolution.
 
@@ -86,6 +108,7 @@ class Store:
         self._listeners: tuple[Listener, ...] = ()
         self._pending: list[Change | Flush] = []  # facts of the atomic step under way
         self._depth = 0  # how many atomic() blocks are open
+        self._step = _AtomicStep(self)
         self._touching = True
         self._garbage: list[OrderedDict[Key, bytes]] = []  # flushed, waiting to be freed
         self._scans = Scans()
@@ -264,7 +287,9 @@ class Store:
         with self._lock:
             if expires_at is None and not client_flags and self._put_plainly_locked(key, value):
                 return
-            self._make_room_locked({key: value}, _side_cost(expires_at, client_flags))
+            side_cost = _side_cost(expires_at, client_flags)
+            if self._used_bytes_locked() + entry_cost(key, value) + side_cost > self._limit:
+                self._make_room_locked({key: value}, side_cost)
             self._put_locked(key, value, expires_at, client_flags)
             self._publish_locked()
 
@@ -461,21 +486,12 @@ class Store:
                     self._remove_locked(key)
             self._publish_locked()
 
-    @contextmanager
-    def atomic(self) -> Iterator[None]:
+    def atomic(self) -> AbstractContextManager[None]:
         """Hold the lock over several operations: one step for every reader and for the feed.
 
         There is no rollback: check everything before the first write.
         """
-        with self._lock:
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                self._publish_locked()
-        if self._garbage and self._depth == 0:
-            self._free_garbage()
+        return self._step
 
     @contextmanager
     def without_touching(self) -> Iterator[None]:
@@ -769,7 +785,17 @@ class Store:
 
         Returns False if they still do not fit.
         """
-        excess = self._used_bytes_locked() + needed - self._limit
+        allowed = self._limit - needed
+        if self._policy is EvictionPolicy.ALLKEYS_LRU:
+            # Nearly always the oldest may go, and then no list has to be made first.
+            while limit > 0 and self._used_bytes_locked() > allowed:
+                oldest = self._entries.oldest()
+                if oldest is None or oldest in keep:
+                    break
+                self._remove_locked(oldest)
+                self.evicted_keys += 1
+                limit -= 1
+        excess = self._used_bytes_locked() - allowed
         victims: list[Key] = []
         for key in self._candidates_locked() if excess > 0 else ():
             if excess <= 0 or len(victims) == limit:

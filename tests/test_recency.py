@@ -61,6 +61,14 @@ class RecencyTableTest(unittest.TestCase):
             entries.pop(b"a")
         entries.check()
 
+    def test_the_oldest_key_is_known(self) -> None:
+        entries = table("abcdefgh", capacity=3)
+        self.assertEqual(entries.oldest(), b"a")
+        entries.touch(b"a")
+        self.assertEqual(entries.oldest(), b"b")
+        self.assertEqual(table("xy", capacity=3).oldest(), b"x")
+        self.assertIsNone(RecencyTable().oldest())
+
     def test_keys_and_values_correspond(self) -> None:
         entries = table("abcdefghabx", capacity=4)
         self.assertEqual([key.upper() for key in entries.all_keys()], entries.all_values())  # type: ignore[union-attr]

@@ -96,6 +96,9 @@ def set_(session: Session, key: Key, value: bytes, *options: bytes) -> Reply:
         return OK
     asked = _parse_set_options(options, {*UNITS, b"NX", b"XX", b"GET", b"KEEPTTL"})
     expires_at = asked.expires_at(session, "set")
+    if not (asked.condition or asked.return_old) and asked.timing != b"KEEPTTL":
+        session.store.set(key, value, expires_at=expires_at)
+        return OK
     with session.store.atomic():
         old = session.store.get(key) if asked.return_old else None
         entry = session.store.entry(key)

@@ -41,17 +41,20 @@ class MainPort(RequestLoop):
         self._answer: Callable[[], bytes | None] | None = None  # of a request that is under way
         self._in_json = False
         self._limits_for: tuple[bool, int] | None = None  # what the limits were chosen for
-        self._together = True  # whether plain requests are to be looked for in what has arrived
+        self._idle = True  # nothing that has arrived is left, and nothing is to be sent
+        self._together = False  # whether plain requests are to be looked for in what is left
 
     def receive(self, data: bytes) -> bytes:
         """See `Dialect.receive`."""
-        self._together = True
-        if self._answer is not None or self._unsent or len(self._buffer):
-            return super().receive(data)
-        self.more = False
-        replies, rest = self._answer_together(data)
-        if rest or self._unsent or self.session.closing:
-            return replies + super().receive(rest)
+        if self._idle:
+            replies, rest = self._answer_together(data)
+            if not (rest or self._unsent or self.session.closing):
+                return replies
+        else:
+            replies, rest = b"", data
+            self._together = True
+        replies += super().receive(rest)
+        self._idle = not (self._answer or self._unsent or self.more or len(self._buffer))
         return replies
 
     def _answer_together(self, data: bytes) -> tuple[bytes, bytes]:
@@ -72,7 +75,7 @@ class MainPort(RequestLoop):
                 pieces = encode_each(replies, session.version)
                 return self._in_batches(pieces), join_plain(parts[end:])
         answered, size, start = [], 0, 0
-        while request := next_request(parts, start):
+        while start < len(parts) - 1 and (request := next_request(parts, start)):
             start += 2 * len(request) + 1
             reply = self._answer_request(request) or b""
             answered.append(reply)

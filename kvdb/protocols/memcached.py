@@ -15,7 +15,6 @@ from typing import Final
 
 import kvdb
 from kvdb.buffer import LineTooLong
-from kvdb.commands.info import resident_bytes
 from kvdb.commands.session import Session
 from kvdb.entry import Entry, EvictionPolicy
 from kvdb.errors import CommandError, NotOurProtocol, OutOfMemory
@@ -92,16 +91,18 @@ class Memcached(RequestLoop):
         line = self._buffer.take_line(MAX_GET_LINE if first == ord("g") else MAX_LINE)
         if line is None:
             return None
-        if _HTTP_REQUEST.match(line):
-            raise NotOurProtocol("an HTTP request on the memcached port")
         # A tab and its like may be a part of a key.
-        words = [word for word in line.removesuffix(b"\n").removesuffix(b"\r").split(b" ") if word]
+        words = line[: -2 if line.endswith(b"\r\n") else -1].split(b" ")
+        if b"" in words:
+            words = [word for word in words if word]
         name = words[0] if words else b""
+        handler = _COMMANDS.get(name)
+        if handler is None and _HTTP_REQUEST.match(line):
+            raise NotOurProtocol("an HTTP request on the memcached port")
         self.session.commands += 1
         self.session.last_command = name[:20].decode("ascii", "replace")
         if not self.session.authenticated:
             return self._authenticate(words)
-        handler = _COMMANDS.get(name)
         if handler is not None:
             reply = handler(self, words)
             # Nobody reads the reply to a noreply, so none may come: no error about its words.
@@ -200,6 +201,9 @@ class Memcached(RequestLoop):
 
     def put(self, name: bytes, key: bytes, entry: Entry, token: int) -> bytes:
         """Carry out a storage command; return its reply."""
+        if name == b"set":
+            self.write(key, entry)
+            return b"STORED\r\n"
         with self.store.atomic():
             old = self.store.entry(key)
             match name:
@@ -252,7 +256,7 @@ class Memcached(RequestLoop):
         return self._retrieve(words[2:], words[0] == b"gats", exptime)
 
     def _retrieve(self, keys: list[bytes], with_cas: bool, exptime: int | None) -> bytes:
-        if any(len(key) > MAX_KEY for key in keys):
+        if keys and max(map(len, keys)) > MAX_KEY:
             return BAD_FORMAT
         replies = []
         store = self.store

@@ -29,6 +29,8 @@ UINT64: Final = 2**64
 
 def parse_unsigned(text: bytes, bits: int = 64) -> int | None:
     """Return an unsigned number of so many bits, or None if the text is not one."""
+    if text.isdigit() and len(text) < 7:
+        return int(text)  # what nearly all are: below any limit
     if not _UNSIGNED.fullmatch(text):
         return None
     number = int(text)
@@ -37,7 +39,7 @@ def parse_unsigned(text: bytes, bits: int = 64) -> int | None:
 
 def parse_exptime(text: bytes) -> int | None:
     """Return an exptime as it stands there, or None if it is not a number."""
-    return int(text) if _SIGNED.fullmatch(text) else None
+    return 0 if text == b"0" else int(text) if _SIGNED.fullmatch(text) else None
 
 
 def deadline(exptime: int, now: float) -> float | None:
