@@ -64,8 +64,13 @@ class InputBuffer:
         """Return exactly `length` bytes, or None until so many have arrived."""
         if len(self) < length:
             return None
-        if self._start + length > len(self._head):
-            self._join()
+        missing = self._start + length - len(self._head)
+        if missing > 0:  # a long value: put together once, not joined first and cut out then
+            head, tail = memoryview(self._head)[self._start :], memoryview(self._tail)
+            data = b"".join((head, tail[:missing]))
+            self._head, self._start, self._searched = bytes(tail[missing:]), 0, 0
+            self._tail, self._tail_searched = bytearray(), 0
+            return data
         data = self._head[self._start : self._start + length]
         self._start += length
         return data

@@ -135,15 +135,16 @@ class RequestParser:
             if self._to_skip:
                 return False
             self._length = 0
-        data = self._buffer.take(self._length + 2)
-        if data is None:
+        if len(self._buffer) < self._length + 2:
             return False
-        if data[-2:] != b"\r\n":
+        data = self._buffer.take(self._length)
+        if self._buffer.take(2) != b"\r\n":
             # Redis skips any two bytes here. We do not, so that no proxy and no client can be
             # made to see other requests in a stream than we do.
             raise ProtocolError("expected CRLF after an argument")
         if not self._refusal:
-            self._arguments.append(data[:-2])
+            assert data is not None
+            self._arguments.append(data)
         self._length = -1
         return True
 
