@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import os
 import socket
 import threading
@@ -100,6 +102,12 @@ class ClientTest(unittest.TestCase):
                 self.db.set("k", value)
         self.assertTrue(self.db.ping())
 
+    def test_bytes_like_values_are_stored_as_bytes(self) -> None:
+        with kvdb.Client(port=self.port, serializer=kvdb.BYTES) as raw:
+            for value in (b"abc", bytearray(b"abc"), memoryview(b"abc")):
+                raw.set("b", value)
+                self.assertEqual(raw.get("b"), b"abc")
+
     def test_databases_and_passwords_are_taken_care_of_on_connecting(self) -> None:
         with kvdb.Client(port=self.port, db=3) as third:
             third.set("k", 3)
@@ -156,6 +164,46 @@ class ClientTest(unittest.TestCase):
         self.db.close()
         with self.assertRaises(kvdb.Disconnected):
             self.db.ping()
+
+
+class JSONTest(unittest.TestCase):
+    """The serializer's short cuts give what json.dumps() and json.loads() give."""
+
+    def outcome(self, function: Callable[..., object], *arguments: object) -> object:
+        """Return the result and its type, or the text of the error."""
+        try:
+            result = function(*arguments)
+        except (ValueError, TypeError, RecursionError) as error:
+            return type(error), str(error)
+        return repr(result), type(result)
+
+    def test_values_become_the_bytes_that_dumps_gives(self) -> None:
+        def dumps(value: object) -> bytes:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+        circular: list[object] = []
+        circular.append(circular)
+        values = ("", "a", 'q"\\\n\x00\x7f', "ü€😀", "\u2028", "\ud800", 0, -7, 2**70, -(2**70),
+                  10**5000, True, False, None, 1.5, -0.0, 1e300, math.nan, math.inf, [], {},
+                  [1, "a", None], {"a": {"b": [1.0]}}, {1: 2, None: 3, False: 4}, (1, 2), b"a",
+                  {1}, object, circular, type("Number", (int,), {})(5))  # fmt: skip
+        for value in values:
+            with self.subTest(value=repr(type(value))):
+                self.assertEqual(self.outcome(kvdb.JSON.dump, value), self.outcome(dumps, value))
+
+    def test_bytes_become_the_values_that_loads_gives(self) -> None:
+        texts = ("7", "-7", "07", "-", "1.5", "1e3", "true", "null", "NaN", "Infinity", "-Infinity",
+                 '"a"', '"ü€😀"', '"\\ud83d\\ude00"', '"\n"', '"\x00"', '"a', '""', "", " ", "{}",
+                 "[]", ' {"a": [1, 2.0]} ', "7 ", " 7", "7\n", "7 8", "[1,]", "[1] ]", '{"a": 1, "a": 2}',
+                 "hello", "\ufeff7", "7\x00", "\x007", "1" * 5000, "[" * 100_000)  # fmt: skip
+        encoded = [
+            text.encode(encoding)
+            for text in texts
+            for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le")
+        ]
+        for data in (*encoded, b"\xff", b'"\xed\xa0\x80"', b'"\xc3"', b'"\x00a\x00"'):
+            with self.subTest(data=data[:40]):
+                self.assertEqual(self.outcome(kvdb.JSON.load, data), self.outcome(json.loads, data))
 
 
 class PipelineTest(unittest.TestCase):
@@ -332,6 +380,113 @@ class BrokenConnectionTest(unittest.TestCase):
     def test_waiting_for_a_free_connection_times_out(self) -> None:
         with ScriptedServer(answering(b"", then_wait=True)) as server:
             client = kvdb.Client(port=server.port, timeout=0.05, max_connections=1)
-            with client._pool.borrow(), self.assertRaisesRegex(kvdb.TimedOut, "in use"):
+            connection = client._pool.take()
+            with self.assertRaisesRegex(kvdb.TimedOut, "in use"):
                 client.ping()
+            client._pool.give_back(connection)
             client.close()
+
+    def test_a_request_for_which_there_is_no_room_arrives_whole(self) -> None:
+        value, received = "x" * 20_000_000, bytearray()
+        full = threading.Event()
+        sendall = socket.socket.sendall
+
+        def tell_and_send(of: socket.socket, data: bytes) -> None:
+            full.set()
+            sendall(of, data)
+
+        def slow_to_read(connection: socket.socket) -> None:
+            full.wait(10)
+            while not received.endswith(b"x\r\n") and (data := connection.recv(1_000_000)):
+                received.extend(data)
+            connection.sendall(b"+OK\r\n")
+
+        for sockets_are_files in (client_connection._SOCKETS_ARE_FILES, False):
+            received.clear()
+            full.clear()
+            with (
+                self.subTest(sockets_are_files=sockets_are_files),
+                mock.patch.object(client_connection, "_SOCKETS_ARE_FILES", sockets_are_files),
+                mock.patch.object(socket.socket, "sendall", tell_and_send),
+                ScriptedServer(slow_to_read) as server,
+            ):
+                self.client(server).set("k", value)
+                self.assertEqual(received[-20_000_002:], value.encode() + b"\r\n")
+
+    def test_a_server_that_does_not_read_does_not_answer_in_time(self) -> None:
+        timed_out = threading.Event()
+        with ScriptedServer(lambda connection: bool(timed_out.wait(10))) as server:
+            client = self.client(server, timeout=0.1)
+            with self.assertRaises(kvdb.TimedOut):
+                client._ask([[b"SET", b"k", b"x" * 50_000_000]], repeatable=False)
+            timed_out.set()
+
+    def test_without_a_timeout_requests_are_answered_too(self) -> None:
+        with (
+            ScriptedServer(answering(b"$5\r\nhello\r\n")) as server,
+            kvdb.Client(port=server.port, timeout=None, serializer=kvdb.TEXT) as client,
+        ):
+            self.assertEqual(client.get("k"), "hello")
+
+
+class PoolTest(unittest.TestCase):
+    def setUp(self) -> None:
+        service = self.enterContext(running_server())
+        address = client_connection.Address("127.0.0.1", service.server.port, 10)
+        self.pool = client_connection.Pool(address, 1)
+        self.addCleanup(self.pool.close)
+
+    def while_one_waits(self, act: Callable[[], None]) -> object:
+        """Have a thread wait for a connection, then act; return what the thread got."""
+        got: list[object] = []
+        waiting = threading.Event()
+
+        def take() -> None:
+            try:
+                got.append(self.pool.take())
+            except kvdb.Error as error:
+                got.append(error)
+
+        wait_for = self.pool._changed.wait_for
+
+        def tell_and_wait(*arguments: object) -> bool:
+            waiting.set()
+            return wait_for(*arguments)  # type: ignore[arg-type]
+
+        with mock.patch.object(self.pool._changed, "wait_for", tell_and_wait):
+            thread = threading.Thread(target=take)
+            thread.start()
+            self.assertTrue(waiting.wait(10))
+            act()  # takes the lock, which the other lets go of when it waits
+            thread.join(10)
+        return got.pop()
+
+    def test_who_waits_gets_the_connection_that_is_given_back(self) -> None:
+        connection = self.pool.take()
+        got = self.while_one_waits(lambda: self.pool.give_back(connection))
+        self.assertIs(got, connection)
+        self.pool.give_back(connection)
+
+    def test_who_waits_gets_a_new_one_when_a_broken_one_is_given_back(self) -> None:
+        connection = self.pool.take()
+        connection.close()
+        got = self.while_one_waits(lambda: self.pool.give_back(connection))
+        assert isinstance(got, client_connection.Connection)
+        self.assertEqual(got.ask([[b"PING"]]), [b"PONG"])
+        self.pool.give_back(got)
+
+    def test_who_waits_is_refused_when_the_client_is_closed(self) -> None:
+        connection = self.pool.take()
+        self.assertIsInstance(self.while_one_waits(self.pool.close), kvdb.Disconnected)
+        self.pool.give_back(connection)
+        self.assertTrue(connection.closed)
+
+    def test_a_fresh_one_takes_the_place_of_an_idle_one(self) -> None:
+        idle = self.pool.take()
+        self.pool.give_back(idle)
+        fresh = self.pool.take(fresh=True)
+        self.assertIsNot(fresh, idle)
+        self.assertTrue(idle.closed)
+        self.pool.give_back(fresh)
+        self.assertIs(self.pool.take(), fresh)
+        self.pool.give_back(fresh)

@@ -173,13 +173,18 @@ class Client(_Commands):
 
     def _ask(self, requests: list[list[bytes]], repeatable: bool) -> list[Any]:
         try:
-            with self._pool.borrow() as connection:
-                return connection.ask(requests)
+            return self._ask_once(requests)
         except Disconnected:
             if not repeatable:
                 raise
-        with self._pool.borrow(fresh=True) as connection:
+        return self._ask_once(requests, fresh=True)
+
+    def _ask_once(self, requests: list[list[bytes]], fresh: bool = False) -> list[Any]:
+        connection = self._pool.take(fresh)
+        try:
             return connection.ask(requests)
+        finally:
+            self._pool.give_back(connection)
 
     def scan(self, pattern: str | bytes = "*", count: int = 1000) -> Iterator[Name]:
         """Yield the keys that match a glob pattern, asking for about `count` at a time.
