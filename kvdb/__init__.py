@@ -3,20 +3,7 @@
 `python -m kvdb` serves; `kvdb.Client` talks to it.
 """
 
-from kvdb.client import (
-    BYTES,
-    JSON,
-    PICKLE,
-    TEXT,
-    Client,
-    Disconnected,
-    Error,
-    Pipeline,
-    SerializationError,
-    Serializer,
-    ServerError,
-    TimedOut,
-)
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -34,3 +21,31 @@ __all__ = [
     "ServerError",
     "TimedOut",
 ]
+
+if TYPE_CHECKING:
+    from kvdb.client import (
+        BYTES,
+        JSON,
+        PICKLE,
+        TEXT,
+        Client,
+        Disconnected,
+        Error,
+        Pipeline,
+        SerializationError,
+        Serializer,
+        ServerError,
+        TimedOut,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        # The client is imported when it is first asked for: a server starts without it.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import kvdb.client
+
+        return getattr(kvdb.client, name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__]

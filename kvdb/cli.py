@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 import kvdb
 import kvdb.commands
 from kvdb.commands.config import LOG_LEVELS
-from kvdb.config import MB, Config
-from kvdb.journal import Fsync
+from kvdb.config import MB, Config, Fsync
+from kvdb.memory import bypass_pymalloc, tune_allocator
 from kvdb.service import CannotStart, Service
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parse_config(sys.argv[1:] if arguments is None else arguments, dict(os.environ))
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
         logging.getLogger("kvdb").setLevel(LOG_LEVELS[config.log_level])
-        service = Service(config)
+        if config.max_bytes:
+            tune_allocator()
+            if config.data and config.data.exists():
+                bypass_pymalloc()  # before it is loaded: later, what is loaded stays where it is
+        service = Service(config, own_process=True)
+        if service.governor:
+            service.governor.when_filling = bypass_pymalloc
     except CannotStart as problem:
         print(f"kvdb: {problem}", file=sys.stderr)
         return BAD_USAGE

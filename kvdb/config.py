@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 
 MB = 1024 * 1024
+
+
+class Fsync(enum.Enum):
+    """When a write to the journal is on disk, under Redis's names for it."""
+
+    ALWAYS = "always"  # before it is answered
+    EVERYSEC = "everysec"  # a second later at most
+    NEVER = "never"  # when the operating system likes
 
 
 @dataclass

@@ -9,7 +9,6 @@ transaction. What is text stands there as text, the rest as blobs.
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import math
 import sqlite3
@@ -19,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from kvdb.config import Fsync
 from kvdb.entry import DATABASES, Change, Entry, Flush, Key, key_in, split_key
 from kvdb.persistence import PersistenceError
 from kvdb.store import Store
@@ -51,14 +51,6 @@ _DELETE_EXPIRED: Final = "DELETE FROM entries WHERE expires_at <= ?"
 
 Row = tuple[object, ...]
 """As _READ_ALL gives it."""
-
-
-class Fsync(enum.Enum):
-    """When a write is on disk, under Redis's names for it."""
-
-    ALWAYS = "always"  # before it is answered
-    EVERYSEC = "everysec"  # a second later at most
-    NEVER = "never"  # when the operating system likes
 
 
 class Journal:

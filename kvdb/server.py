@@ -21,6 +21,7 @@ from kvdb.protocols import Dialect
 log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 64 * 1024
+_MUCH = 16 * 1024  # bytes received at once that the memory has to be looked after for
 _KEEPALIVE = 300  # seconds of silence before a peer is asked; Redis's tcp-keepalive
 _BACKLOG = 511  # connections that may wait to be accepted; Redis's tcp-backlog
 _STOP_POLL = 0.1  # seconds within which the accepting thread notices that it has to stop
@@ -209,9 +210,12 @@ class Connection(socketserver.BaseRequestHandler):
     def _converse(self, session: Session, dialect: Dialect) -> None:
         """The main loop: receive bytes, hand them to the dialect, send what it returned."""
         receive, send, now = self.request.recv, self.request.sendall, self.server.instance.monotonic
+        governor = self.server.instance.governor
         while not self.server.stopping and (data := receive(_RECEIVE_BYTES)):
             session.last_active = now()
             session.received += len(data)
+            if len(data) > _MUCH and governor:
+                governor.keep_pace(len(data))
             more = True
             while more:
                 replies = dialect.receive(data)

@@ -17,14 +17,18 @@ import binascii
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import logging
+import math
 import os
+import re
 import shutil
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +49,23 @@ Measured while 500,000 entries are saved: one long encode lets others wait 24 ms
 percentile, against 2.3 ms when idle); slices of 20 with a pause between, 3 ms.
 """
 
+_TURN = 40e-6
+_SLICE_BYTES = 8 * 1024  # of values; a slice with more has fewer entries
+
+_TEXT = rb'"([^"\\\x00-\x1f]{0,500}+)"'
+_LINE = re.compile(
+    rb'\{"key": ' + _TEXT + rb', "value": ' + _TEXT
+    + rb'(?:, "expires_at": ([1-9][0-9]{0,14}(?:\.[0-9]+)?))?\}\n'
+    + rb"|(.+\n?|\n)"
+)  # fmt: skip
+"""One line: key, value and deadline if they stand there as they are, or any other line as a whole.
+
+A JSON string without quotes, backslashes and control characters is its own UTF-8. To find such
+lines in bulk takes a quarter of the time that json.loads() needs for them; for texts of more
+than about 800 bytes, it is the slower way.
+"""
+
+_PIECE = 64 * 1024  # bytes of the file, and the rest of a line, that are split into lines at a time
 _PROGRESS_EVERY = 1_000_000  # entries loaded between two lines in the log
 
 
@@ -72,6 +93,7 @@ class Snapshots:
         self.last_duration: float | None = None  # seconds that the last save took
         self.last_error: str | None = None  # of the last save; None if it went well
         self.saves = 0
+        self._dump: Dump | None = None  # what is still to be written of a save under way
         self.ensure_alone: Callable[[], object] = lambda: None
         """Called before each save; raises OSError if another server keeps its data in the file."""
         self.on_request: Callable[[], object] = lambda: None
@@ -85,6 +107,12 @@ class Snapshots:
     @property
     def in_progress(self) -> bool:
         return self._saving.locked()
+
+    @property
+    def copied_bytes(self) -> int:
+        """What a save under way takes: a reference to each key and value not yet written."""
+        dump = self._dump
+        return 0 if dump is None else 16 * len(dump.keys)
 
     def save(self) -> None:
         """Write the snapshot now. Raises SaveInProgress or PersistenceError."""
@@ -153,7 +181,7 @@ class Snapshots:
 
     def _save(self) -> None:
         started = time.monotonic()
-        dump = self._store.dump()
+        dump = self._dump = self._store.dump()
         changes, entries = dump.changes, len(dump.keys)
         try:
             self.ensure_alone()
@@ -165,6 +193,8 @@ class Snapshots:
             with self._lock:
                 self.last_error = reason
             raise PersistenceError(reason) from error
+        finally:
+            self._dump = None
         with self._lock:
             recovered, self.last_error = self.last_error is not None, None
             self._saved_changes = changes
@@ -203,21 +233,58 @@ def write_snapshot(path: Path, dump: Dump, now: float) -> None:
 def _write_lines(file: BinaryIO, dump: Dump, now: float) -> None:
     checksum = hashlib.sha256()
 
-    def write(text: str) -> None:
-        data = text.encode()
-        checksum.update(data)
-        file.write(data)
+    def write(lines: bytes) -> None:
+        checksum.update(lines)
+        file.write(lines)
 
-    write(json.dumps({"format": FORMAT, "version": VERSION, "saved_at": round(now, 3)}) + "\n")
+    header = {"format": FORMAT, "version": VERSION, "saved_at": round(now, 3)}
+    write(json.dumps(header).encode() + b"\n")
     entries = len(dump.keys)
-    dump.keys.reverse()
+    pause_at = 0.0
+    for keys, values in _take_slices(dump):
+        write(_encode_entries(keys, values, dump))
+        if time.perf_counter() >= pause_at:
+            time.sleep(0)
+            pause_at = time.perf_counter() + _TURN
+    file.write(json.dumps({"entries": entries, "sha256": checksum.hexdigest()}).encode() + b"\n")
+
+
+def _take_slices(dump: Dump) -> Iterator[tuple[list[Key], list[bytes]]]:
+    """Take all keys and values out of `dump`, some at a time."""
+    dump.keys.reverse()  # to be shortened at the end
     dump.values.reverse()
     while dump.keys:
-        keys, values = dump.keys[-_SLICE:], dump.values[-_SLICE:]
-        del dump.keys[-_SLICE:], dump.values[-_SLICE:]
-        write("".join([_encode_entry(key, values.pop(), dump) for key in reversed(keys)]))
-        time.sleep(0)  # let other threads have the interpreter: see _SLICE
-    file.write(json.dumps({"entries": entries, "sha256": checksum.hexdigest()}).encode() + b"\n")
+        count = _SLICE
+        while count > 1 and sum(map(len, dump.values[-count:])) > _SLICE_BYTES:
+            count //= 2
+        keys, values = dump.keys[: -count - 1 : -1], dump.values[: -count - 1 : -1]
+        del dump.keys[-count:], dump.values[-count:]
+        yield keys, values
+
+
+def _encode_entries(keys: list[Key], values: list[bytes], dump: Dump) -> bytes:
+    """Return the lines of these entries."""
+    names = [key for key in keys if isinstance(key, bytes)]  # those of database 0
+    if len(names) == len(keys) and _are_plain(names, values, dump):
+        entries = zip(names, values, strict=True)
+        return b"".join([b'{"key": "%b", "value": "%b"}\n' % entry for entry in entries])
+    return "".join(map(_encode_entry, keys, values, repeat(dump))).encode()
+
+
+def _are_plain(names: list[bytes], values: list[bytes], dump: Dump) -> bool:
+    """Tell whether there is nothing but key and value to write, which JSON holds as they are.
+
+    To look at all of them together takes a third of the time of one by one.
+    """
+    if not dump.expires_at.keys().isdisjoint(names):
+        return False
+    if not dump.client_flags.keys().isdisjoint(names):
+        return False
+    try:
+        text = b" ".join([*names, *values]).decode()
+    except UnicodeDecodeError:
+        return False
+    return len(encode_basestring(text)) == len(text) + len('""')
 
 
 def _encode_entry(key: Key, value: bytes, dump: Dump) -> str:
@@ -304,32 +371,49 @@ class _Reader:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
         self._line_number = 0
-        self.count = 0
+        self._footer: dict[str, Any] | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of entries read so far: every line is one, but the first and the last."""
+        return self._line_number - 1 - (self._footer is not None)
 
     def entries(self) -> Iterator[tuple[Key, Entry]]:
-        checksum = hashlib.sha256()
-        footer = None
-        for line in self._file:
-            self._line_number += 1
-            if footer is not None:
-                raise self._damaged("there is more after its last line")
-            record = self._parse(line)
-            if self._line_number == 1:
-                self._check_header(record)
-            elif "sha256" in record:
-                footer = record
-                continue
-            else:
-                yield self._entry(record)
-                self.count += 1
-                if self.count % _PROGRESS_EVERY == 0:
-                    log.info("%s: %d entries loaded", self._path, self.count)
-            checksum.update(line)
+        """Yield what the file holds. Raises PersistenceError at the first line that is wrong."""
+        header = self._file.readline()
+        if header:
+            self._line_number = 1
+            self._check_header(self._parse(header))
+        checksum = hashlib.sha256(header)
+        progress = _PROGRESS_EVERY
+        while piece := self._file.read(_PIECE) + self._file.readline():
+            covered = len(piece)  # by the checksum
+            for key, value, expires_at, other_line in _split_lines(piece):
+                self._line_number += 1
+                if self._footer is not None:
+                    raise self._damaged("there is more after its last line")
+                if not other_line:
+                    yield key, Entry(value, float(expires_at) if expires_at else None)
+                    continue
+                record = self._parse(other_line)
+                if "sha256" in record:
+                    self._footer = record
+                    covered -= len(other_line)
+                else:
+                    yield self._entry(record)
+            checksum.update(piece[:covered])
+            if self.count >= progress:
+                log.info("%s: %d entries loaded", self._path, self.count)
+                progress += _PROGRESS_EVERY
+        self._check_footer(checksum.hexdigest())
+
+    def _check_footer(self, checksum: str) -> None:
+        footer = self._footer
         if footer is None:
             raise self._damaged("it ends too early: it has been cut short")
         if footer.get("entries") != self.count:
             raise self._damaged(f"it holds {self.count} entries instead of {footer.get('entries')}")
-        if footer["sha256"] != checksum.hexdigest():
+        if footer["sha256"] != checksum:
             raise self._damaged("its checksum does not fit: some line has been changed")
 
     def _parse(self, line: bytes) -> dict[str, Any]:
@@ -357,10 +441,11 @@ class _Reader:
             client_flags = record.get("client_flags", 0)
             if type(db) is not int or not 0 <= db < DATABASES or type(client_flags) is not int:
                 raise ValueError
-            return key_in(db, name), Entry(
-                value, None if expires_at is None else float(expires_at), client_flags
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+            deadline = None if expires_at is None else float(expires_at)
+            if deadline is not None and not math.isfinite(deadline):
+                raise ValueError
+            return key_in(db, name), Entry(value, deadline, client_flags)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             raise self._damaged("this is not an entry") from None
 
     def _damaged(self, what: str) -> PersistenceError:
@@ -368,6 +453,15 @@ class _Reader:
             f"{self._path}, line {self._line_number}: {what}. It was left untouched: put a good "
             "copy in its place, or move it away to start empty"
         )
+
+
+def _split_lines(piece: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:
+    """Return the groups of _LINE for each line."""
+    try:
+        piece.decode()
+    except UnicodeDecodeError:  # then no line may pass for one that needs no decoding
+        return [(b"", b"", b"", line) for line in io.BytesIO(piece)]
+    return _LINE.findall(piece)
 
 
 def _decode_field(record: dict[str, Any], name: str) -> bytes:

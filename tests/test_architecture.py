@@ -20,7 +20,7 @@ FLOORS = (
     ("kvdb.server",),
     ("kvdb.protocols",),
     ("kvdb.commands",),
-    ("kvdb.snapshot", "kvdb.journal", "kvdb.reaper", "kvdb.lockfile", "kvdb.writes"),
+    ("kvdb.memory", "kvdb.snapshot", "kvdb.journal", "kvdb.reaper", "kvdb.lockfile", "kvdb.writes"),
     ("kvdb.periodic", "kvdb.persistence"),
     ("kvdb.store",),
     ("kvdb.deadlines", "kvdb.recency", "kvdb.scans", "kvdb.versions"),

@@ -73,7 +73,7 @@ class GetAndSetTest(CommandTest):
         self.assertEqual(talk("MGET", "old", "k", "a"), [b"v", None, None])
 
     def test_when_nothing_may_be_evicted_writes_are_refused_and_reads_go_on(self) -> None:
-        talk = Conversation(max_bytes=2_000)
+        talk = Conversation(max_bytes=1_800)
         talk("CONFIG", "SET", "maxmemory-policy", "noeviction")
         written = 0
         while talk("SET", written, b"x" * 100) == b"OK":

@@ -13,20 +13,12 @@ from kvdb.commands.connection import REDIS_VERSION
 from kvdb.commands.session import Instance, Session
 from kvdb.commands.table import NONE, command
 from kvdb.config import MB
-from kvdb.entry import TABLE_SHARE
-from kvdb.journal import Journal
+from kvdb.entry import TABLE_SHARE, entry_cost
+from kvdb.memory import resident_bytes
 from kvdb.replies import Reply, Verbatim
+from kvdb.snapshot import Snapshots
 
 Fields = dict[str, object]
-
-
-def resident_bytes() -> int | None:
-    """Return what the process takes of physical memory, or None where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def human(number: int) -> str:
@@ -76,7 +68,7 @@ def _clients(instance: Instance) -> Fields:
 
 
 def _memory(instance: Instance) -> Fields:
-    store = instance.store
+    store, governor = instance.store, instance.governor
     used = store.used_bytes
     overhead = TABLE_SHARE * sum(keys for keys, _, _ in store.sizes().values())
     fields: Fields = {
@@ -84,16 +76,23 @@ def _memory(instance: Instance) -> Fields:
         "used_memory_human": human(used),
         "used_memory_overhead": overhead,
         "used_memory_dataset": used - overhead,
+        "used_memory_overhead_per_key": entry_cost(b"", b""),
         "maxmemory": store.max_bytes,
         "maxmemory_human": human(store.max_bytes),
         "maxmemory_policy": store.policy.value,
     }
+    if governor and governor.allowance < store.max_bytes:
+        fields["maxmemory_allowed_now"] = governor.allowance
+    empty = governor.empty if governor else None
+    if empty is not None:
+        fields["used_memory_startup"] = empty
     resident = resident_bytes()
     if resident is not None:
         fields["used_memory_rss"] = resident
         fields["used_memory_rss_human"] = human(resident)
-        if used >= MB:  # below, the interpreter itself is nearly all that is resident
-            fields["mem_fragmentation_ratio"] = f"{resident / used:.2f}"
+        if used >= MB:  # below, what clients and threads take is more than what entries do
+            ratio = (resident - (empty or 0)) / used  # used_memory leaves the empty server out
+            fields["mem_fragmentation_ratio"] = f"{ratio:.2f}"
     return fields
 
 
@@ -114,7 +113,8 @@ def _persistence(instance: Instance) -> Fields:
         "rdb_last_bgsave_status": "err" if error else "ok",
         "rdb_last_bgsave_time_sec": -1 if duration is None else round(duration),
         "rdb_saves": saves,
-        "aof_enabled": int(isinstance(persistence, Journal)),
+        # A journal, that is, but asked so that SQLite need not be imported.
+        "aof_enabled": int(persistence is not None and not isinstance(persistence, Snapshots)),
         "aof_rewrite_in_progress": 0,
         "aof_last_write_status": "err" if error else "ok",
     }

@@ -18,6 +18,7 @@ from kvdb.commands.table import TABLE, Command, find
 from kvdb.config import Config
 from kvdb.entry import Key, key_in
 from kvdb.errors import CommandError
+from kvdb.memory import Governor
 from kvdb.persistence import Persistence
 from kvdb.pipelines import Run
 from kvdb.replies import NO_REPLY, QUEUED, Reply
@@ -50,6 +51,7 @@ class Instance:
         self.store = store
         self.config = config
         self.persistence = persistence
+        self.governor: Governor | None = None  # in a whole server
         self.request_stop = request_stop
         self.started_at, self.started_time = (
             monotonic(),

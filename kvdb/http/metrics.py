@@ -9,8 +9,8 @@ from __future__ import annotations
 import platform
 
 import kvdb
-from kvdb.commands.info import resident_bytes
 from kvdb.commands.session import Instance
+from kvdb.memory import resident_bytes
 
 Samples = list[tuple[str, float]]
 

@@ -18,6 +18,7 @@ from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
 from kvdb.entry import Entry, EvictionPolicy
 from kvdb.errors import CommandError, NotOurProtocol, OutOfMemory
+from kvdb.memory import resident_bytes
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.memcached_meta import MetaCommands
 from kvdb.protocols.memcached_values import (
