@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvdb.commands.session import Instance, Session
+from kvdb.fastlane import CROWD, LONGEST, FastLane, is_of_use
 from kvdb.protocols import Dialect
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Door(socketserver.ThreadingTCPServer):
         self.instance = instance
         self._changed = threading.Condition()
         self._connections: set[socket.socket] = set()
+        self.connection_count = 0  # a reader without the lock may see it a moment old
         self._accepting: threading.Thread | None = None
         self.stopping = False
         self._short_of_descriptors = False
@@ -143,11 +145,13 @@ class Door(socketserver.ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._changed:
             self._connections.add(request)
+            self.connection_count = len(self._connections)
         super().process_request(request, client_address)  # starts its thread
 
     def shutdown_request(self, request: Any) -> None:
         with self._changed:
             self._connections.discard(request)
+            self.connection_count = len(self._connections)
             self._changed.notify_all()
         super().shutdown_request(request)
 
@@ -169,7 +173,26 @@ class Server(Door):
         """`full` is what a client is told if there are too many. Raises as Door() does."""
         self.new_dialect = new_dialect
         self.full = full
+        self.lane: FastLane | None = None
         super().__init__(host, port, instance, Connection)
+
+    def start(self) -> None:
+        """As Door.start()."""
+        if is_of_use():
+            self.lane = FastLane(self.instance.monotonic, lambda: self.crowded)
+            self.lane.start()
+        super().start()
+
+    def stop(self, grace: float = 2.0) -> None:
+        """As Door.stop()."""
+        super().stop(grace)
+        if self.lane:
+            self.lane.stop()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many connections that quick requests go to the fast lane."""
+        return self.lane is not None and self.connection_count > CROWD
 
 
 class Connection(socketserver.BaseRequestHandler):
@@ -209,13 +232,17 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _converse(self, session: Session, dialect: Dialect) -> None:
         """The main loop: receive bytes, hand them to the dialect, send what it returned."""
-        receive, send, now = self.request.recv, self.request.sendall, self.server.instance.monotonic
-        governor = self.server.instance.governor
-        while not self.server.stopping and (data := receive(_RECEIVE_BYTES)):
+        server, instance = self.server, self.server.instance
+        receive, send, now, governor = (
+            self.request.recv, self.request.sendall, instance.monotonic, instance.governor,
+        )  # fmt: skip
+        data = receive(_RECEIVE_BYTES)
+        while data and not server.stopping:
             session.last_active = now()
             session.received += len(data)
             if len(data) > _MUCH and governor:
                 governor.keep_pace(len(data))
+            parks = server.crowded and len(data) <= LONGEST and dialect.is_quick(data)
             more = True
             while more:
                 replies = dialect.receive(data)
@@ -225,6 +252,22 @@ class Connection(socketserver.BaseRequestHandler):
                 data, more = b"", dialect.more
             if dialect.closing:
                 return
+            data = self._wait_in_lane(session, dialect) if parks else receive(_RECEIVE_BYTES)
+
+    def _wait_in_lane(self, session: Session, dialect: Dialect) -> bytes:
+        """Have the fast lane answer as long as it can; return what has arrived then."""
+        assert self.server.lane is not None
+        unsent, data = self.server.lane.wait(self.request, session, dialect)
+        more = True
+        while more:
+            if unsent:
+                self.request.sendall(unsent)
+                session.sent += len(unsent)
+            more = dialect.more
+            unsent = dialect.receive(b"") if more else b""
+        if dialect.closing:
+            return b""
+        return self.request.recv(_RECEIVE_BYTES) if data is None else data
 
     def _refuse(self) -> None:
         """Tell a client that there are too many; do not wait for it to listen."""

@@ -18,6 +18,7 @@ FLOORS = (
     ("kvdb.service",),
     ("kvdb.http",),
     ("kvdb.server",),
+    ("kvdb.fastlane",),
     ("kvdb.protocols",),
     ("kvdb.commands",),
     ("kvdb.memory", "kvdb.snapshot", "kvdb.journal", "kvdb.reaper", "kvdb.lockfile", "kvdb.writes"),

@@ -31,6 +31,9 @@ class Dialect(Protocol):
     def receive(self, data: bytes) -> bytes:
         """Take what has arrived (a part of a request, or fifty); return the replies now due."""
 
+    def is_quick(self, data: bytes) -> bool:
+        """Tell whether receive() would answer this in some microseconds and wait for nobody."""
+
 
 class RequestLoop:
     """The loop that dialects share: answer request after request, as long as one is whole.
@@ -82,6 +85,14 @@ class RequestLoop:
                 replies[place] = refuse(self._persistence.last_error or "")
         self.more = bool(self._unsent) or (size >= BATCH_BYTES and not self.closing)
         return b"".join(replies)
+
+    def is_quick(self, data: bytes) -> bool:
+        """See `Dialect.is_quick`."""
+        return False
+
+    def _must_wait(self) -> bool:
+        """Tell whether each reply has to wait until its change is on disk."""
+        return self._persistence is not None and self._persistence.waits
 
     def _answer_next(self) -> bytes | None:
         """Return the reply to the next request, or None until that is whole.

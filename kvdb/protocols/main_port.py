@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
+from kvdb.commands.table import TABLE
 from kvdb.errors import NOT_SAVED, CommandError, NotOurProtocol, ProtocolError
 from kvdb.pipelines import (
     LONGEST_PLAIN,
@@ -57,6 +58,16 @@ class MainPort(RequestLoop):
         self._idle = not (self._answer or self._unsent or self.more or len(self._buffer))
         return replies
 
+    def is_quick(self, data: bytes) -> bool:
+        """See `Dialect.is_quick`: one command on keys, from a client in no special state."""
+        if not (self._idle and self.session.ordinary) or self._must_wait():
+            return False
+        parts = data.split(b"\r\n", 3)
+        if len(parts) < 4 or data.count(b"*") > 1:
+            return False
+        row = TABLE.get(parts[2])
+        return row is not None and row.touches
+
     def _answer_together(self, data: bytes) -> tuple[bytes, bytes]:
         """Answer the plain requests at the start of `data`; return replies and what is left.
 
@@ -88,7 +99,7 @@ class MainPort(RequestLoop):
         """Tell whether nothing is asked of single requests that only the plain loop looks at."""
         return (
             self.session.authenticated
-            and not (self._persistence and self._persistence.waits)
+            and not self._must_wait()
             and self.session.instance.config.max_value_bytes >= LONGEST_PLAIN
         )
 

@@ -63,6 +63,17 @@ class Memcached(RequestLoop):
 
     # --- the stream ----------------------------------------------------------------------
 
+    def is_quick(self, data: bytes) -> bool:
+        """See `Dialect.is_quick`: one command on one key or some."""
+        between_requests = not (self._storing or self._to_skip or len(self._buffer))
+        lines = 2 if data[:2] in (b"se", b"ms") else 1
+        return (
+            between_requests
+            and data.partition(b" ")[0] in _QUICK
+            and data.count(b"\n") == lines
+            and not self._must_wait()
+        )
+
     def _answer_next(self) -> bytes | None:
         try:
             if self._to_skip:
@@ -487,6 +498,8 @@ _MAY_BE_SILENT: Final = frozenset(
     (b"incr", b"decr", b"delete", b"touch", b"flush_all", b"verbosity")
 )
 """The commands without data that can end in noreply; those with data see to it themselves."""
+
+_QUICK: Final = frozenset((b"get", b"gets", b"set", b"delete", b"incr", b"decr", b"mg", b"ms"))
 
 _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] = {
     **dict.fromkeys(
