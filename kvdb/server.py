@@ -242,7 +242,7 @@ class Connection(socketserver.BaseRequestHandler):
             session.received += len(data)
             if len(data) > _MUCH and governor:
                 governor.keep_pace(len(data))
-            parks = server.crowded and len(data) <= LONGEST and dialect.is_quick(data)
+            parks = server.connection_count > CROWD and self._may_park(data, dialect)
             more = True
             while more:
                 replies = dialect.receive(data)
@@ -253,6 +253,10 @@ class Connection(socketserver.BaseRequestHandler):
             if dialect.closing:
                 return
             data = self._wait_in_lane(session, dialect) if parks else receive(_RECEIVE_BYTES)
+
+    def _may_park(self, data: bytes, dialect: Dialect) -> bool:
+        """Tell whether what comes next is better answered in the fast lane, judging by this."""
+        return self.server.crowded and len(data) <= LONGEST and dialect.is_quick(data)
 
     def _wait_in_lane(self, session: Session, dialect: Dialect) -> bytes:
         """Have the fast lane answer as long as it can; return what has arrived then."""

@@ -362,6 +362,8 @@ def incr_run(session: Session, keys: list[Key]) -> list[Reply]:
 
 
 def _plus_one(old: bytes | None) -> bytes:
+    if old is not None and old.isdigit() and len(old) < 18 and old[0] != ord("0"):
+        return b"%d" % (int(old) + 1)  # as integer() would have it, without two calls
     number = 1 if old is None else integer(old) + 1
     if number > INT64_MAX:
         raise CommandError(errors.OVERFLOW)
