@@ -51,7 +51,8 @@ class _Parked:
     """A connection in the lane. Its own thread sleeps until `awake` is released."""
 
     def __init__(self, connection: socket.socket, session: Session, dialect: Dialect) -> None:
-        self.connection, self.session, self.dialect = connection, session, dialect
+        self.session, self.dialect = session, dialect
+        self.receive, self.send = connection.recv, connection.send
         self.handed = Handed(b"", None)
         self.error: Exception | None = None  # ends the connection
         self.awake = threading.Lock()
@@ -116,9 +117,10 @@ class FastLane:
                 if self._stopping:
                     return
                 ready = [(each, self._parked[each]) for each, _ in events if each in self._parked]
+            now, crowded = self._monotonic(), self._crowded()
             for descriptor, parked in ready:
                 try:
-                    handed = self._serve(parked)
+                    handed = self._serve(parked, now, crowded)
                 except Exception as error:
                     parked.error, handed = error, Handed(b"", None)
                 if handed is not None:
@@ -131,22 +133,22 @@ class FastLane:
         parked.handed = handed
         parked.awake.release()
 
-    def _serve(self, parked: _Parked) -> Handed | None:
+    def _serve(self, parked: _Parked, now: float, crowded: bool) -> Handed | None:
         """Answer what has arrived on a connection, if that is quick; return what else is to do."""
         session, dialect = parked.session, parked.dialect
         try:
-            data = parked.connection.recv(2 * LONGEST, socket.MSG_DONTWAIT)
+            data = parked.receive(2 * LONGEST, socket.MSG_DONTWAIT)
         except BlockingIOError:  # a false alarm
             return None
-        if len(data) > LONGEST or not dialect.is_quick(data):
+        replies = dialect.answer_quickly(data) if len(data) <= LONGEST else None
+        if replies is None:
             return Handed(b"", data)
-        session.last_active = self._monotonic()
+        session.last_active = now
         session.received += len(data)
-        replies = dialect.receive(data)
         try:
-            sent = parked.connection.send(replies, socket.MSG_DONTWAIT) if replies else 0
+            sent = parked.send(replies, socket.MSG_DONTWAIT) if replies else 0
         except BlockingIOError:  # the client does not read: that is for its own thread to wait for
             sent = 0
         session.sent += sent
         done = sent == len(replies) and not (dialect.more or dialect.closing)
-        return None if done and self._crowded() else Handed(replies[sent:], None)
+        return None if done and crowded else Handed(replies[sent:], None)

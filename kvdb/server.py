@@ -233,42 +233,40 @@ class Connection(socketserver.BaseRequestHandler):
     def _converse(self, session: Session, dialect: Dialect) -> None:
         """The main loop: receive bytes, hand them to the dialect, send what it returned."""
         server, instance = self.server, self.server.instance
-        receive, send, now, governor = (
-            self.request.recv, self.request.sendall, instance.monotonic, instance.governor,
-        )  # fmt: skip
+        receive, now, governor = self.request.recv, instance.monotonic, instance.governor
         data = receive(_RECEIVE_BYTES)
         while data and not server.stopping:
             session.last_active = now()
             session.received += len(data)
             if len(data) > _MUCH and governor:
                 governor.keep_pace(len(data))
-            parks = server.connection_count > CROWD and self._may_park(data, dialect)
-            more = True
-            while more:
-                replies = dialect.receive(data)
-                if replies:
-                    send(replies)
-                    session.sent += len(replies)
-                data, more = b"", dialect.more
+            quickly = None
+            if server.connection_count > CROWD and len(data) <= LONGEST:
+                quickly = dialect.answer_quickly(data)
+            replies = dialect.receive(data) if quickly is None else quickly
+            self._send(session, dialect, replies)
             if dialect.closing:
                 return
-            data = self._wait_in_lane(session, dialect) if parks else receive(_RECEIVE_BYTES)
+            if quickly is not None and server.crowded:
+                data = self._wait_in_lane(session, dialect)
+            else:
+                data = receive(_RECEIVE_BYTES)
 
-    def _may_park(self, data: bytes, dialect: Dialect) -> bool:
-        """Tell whether what comes next is better answered in the fast lane, judging by this."""
-        return self.server.crowded and len(data) <= LONGEST and dialect.is_quick(data)
+    def _send(self, session: Session, dialect: Dialect, replies: bytes) -> None:
+        """Send replies, and what comes after them."""
+        if replies:
+            self.request.sendall(replies)
+            session.sent += len(replies)
+        while dialect.more:
+            if replies := dialect.receive(b""):
+                self.request.sendall(replies)
+                session.sent += len(replies)
 
     def _wait_in_lane(self, session: Session, dialect: Dialect) -> bytes:
         """Have the fast lane answer as long as it can; return what has arrived then."""
         assert self.server.lane is not None
         unsent, data = self.server.lane.wait(self.request, session, dialect)
-        more = True
-        while more:
-            if unsent:
-                self.request.sendall(unsent)
-                session.sent += len(unsent)
-            more = dialect.more
-            unsent = dialect.receive(b"") if more else b""
+        self._send(session, dialect, unsent)
         if dialect.closing:
             return b""
         return self.request.recv(_RECEIVE_BYTES) if data is None else data

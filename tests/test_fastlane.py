@@ -130,7 +130,7 @@ class FastLaneTest(unittest.TestCase):
 
     def test_an_internal_error_ends_its_own_connection_only(self) -> None:
         self.park_all()
-        broken = mock.patch.object(MainPort, "receive", side_effect=RuntimeError("a bug"))
+        broken = mock.patch.object(MainPort, "answer_quickly", side_effect=RuntimeError("a bug"))
         with self.assertLogs("kvdb.server", "ERROR"), broken:
             self.crowd[1].socket.sendall(GET)
             self.assertEqual(self.crowd[1].read_to_end(), b"")

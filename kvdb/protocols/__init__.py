@@ -31,8 +31,11 @@ class Dialect(Protocol):
     def receive(self, data: bytes) -> bytes:
         """Take what has arrived (a part of a request, or fifty); return the replies now due."""
 
-    def is_quick(self, data: bytes) -> bool:
-        """Tell whether receive() would answer this in some microseconds and wait for nobody."""
+    def answer_quickly(self, data: bytes) -> bytes | None:
+        """As receive(), if that takes some microseconds and waits for nobody.
+
+        Else nothing is done, and None returned.
+        """
 
 
 class RequestLoop:
@@ -86,9 +89,9 @@ class RequestLoop:
         self.more = bool(self._unsent) or (size >= BATCH_BYTES and not self.closing)
         return b"".join(replies)
 
-    def is_quick(self, data: bytes) -> bool:
-        """See `Dialect.is_quick`."""
-        return False
+    def answer_quickly(self, data: bytes) -> bytes | None:
+        """See `Dialect.answer_quickly`."""
+        return None
 
     def _must_wait(self) -> bool:
         """Tell whether each reply has to wait until its change is on disk."""

@@ -58,15 +58,22 @@ class MainPort(RequestLoop):
         self._idle = not (self._answer or self._unsent or self.more or len(self._buffer))
         return replies
 
-    def is_quick(self, data: bytes) -> bool:
-        """See `Dialect.is_quick`: one command on keys, from a client in no special state."""
-        if not (self._idle and self.session.ordinary) or self._must_wait():
-            return False
-        parts = data.split(b"\r\n", 3)
-        if len(parts) < 4 or data.count(b"*") > 1:
-            return False
-        row = TABLE.get(parts[2])
-        return row is not None and row.touches
+    def answer_quickly(self, data: bytes) -> bytes | None:
+        """See `Dialect.answer_quickly`: one command on keys, from a client in no special state."""
+        session = self.session
+        if not (self._idle and session.ordinary) or session.closing:
+            return None
+        parts = data.split(b"\r\n")
+        request = next_request(parts, 0)
+        if request is None or len(parts) != 2 * len(request) + 2 or parts[-1]:
+            return None
+        row = TABLE.get(request[0])
+        if row is None or not row.touches or not self._may_answer_together():
+            return None
+        reply = self._answer_request(request)
+        if self._unsent:
+            self.more, self._idle = True, False
+        return reply
 
     def _answer_together(self, data: bytes) -> tuple[bytes, bytes]:
         """Answer the plain requests at the start of `data`; return replies and what is left.

@@ -63,16 +63,18 @@ class Memcached(RequestLoop):
 
     # --- the stream ----------------------------------------------------------------------
 
-    def is_quick(self, data: bytes) -> bool:
-        """See `Dialect.is_quick`: one command on one key or some."""
+    def answer_quickly(self, data: bytes) -> bytes | None:
+        """See `Dialect.answer_quickly`: one command on one key or some."""
         between_requests = not (self._storing or self._to_skip or len(self._buffer))
         lines = 2 if data[:2] in (b"se", b"ms") else 1
-        return (
-            between_requests
-            and data.partition(b" ")[0] in _QUICK
-            and data.count(b"\n") == lines
-            and not self._must_wait()
-        )
+        if (
+            not between_requests
+            or data.partition(b" ")[0] not in _QUICK
+            or data.count(b"\n") != lines
+            or self._must_wait()
+        ):
+            return None
+        return self.receive(data)
 
     def _answer_next(self) -> bytes | None:
         try:
