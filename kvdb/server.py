@@ -233,30 +233,32 @@ class Connection(socketserver.BaseRequestHandler):
     def _converse(self, session: Session, dialect: Dialect) -> None:
         """The main loop: receive bytes, hand them to the dialect, send what it returned."""
         server, instance = self.server, self.server.instance
-        receive, now, governor = self.request.recv, instance.monotonic, instance.governor
+        receive, send = self.request.recv, self.request.sendall
+        now, governor = instance.monotonic, instance.governor
         data = receive(_RECEIVE_BYTES)
         while data and not server.stopping:
             session.last_active = now()
             session.received += len(data)
-            if len(data) > _MUCH and governor:
-                governor.keep_pace(len(data))
-            quickly = None
-            if server.connection_count > CROWD and len(data) <= LONGEST:
-                quickly = dialect.answer_quickly(data)
-            replies = dialect.receive(data) if quickly is None else quickly
-            self._send(session, dialect, replies)
+            quick = dialect.answer_quickly(data) if len(data) <= LONGEST else None
+            if quick is None:
+                if len(data) > _MUCH and governor:
+                    governor.keep_pace(len(data))
+                replies = dialect.receive(data)
+            else:
+                replies = quick
+            if replies:
+                send(replies)
+                session.sent += len(replies)
+            if dialect.more:
+                self._send_more(session, dialect)
             if dialect.closing:
                 return
-            if quickly is not None and server.crowded:
+            if quick is not None and server.connection_count > CROWD and server.crowded:
                 data = self._wait_in_lane(session, dialect)
             else:
                 data = receive(_RECEIVE_BYTES)
 
-    def _send(self, session: Session, dialect: Dialect, replies: bytes) -> None:
-        """Send replies, and what comes after them."""
-        if replies:
-            self.request.sendall(replies)
-            session.sent += len(replies)
+    def _send_more(self, session: Session, dialect: Dialect) -> None:
         while dialect.more:
             if replies := dialect.receive(b""):
                 self.request.sendall(replies)
@@ -266,7 +268,10 @@ class Connection(socketserver.BaseRequestHandler):
         """Have the fast lane answer as long as it can; return what has arrived then."""
         assert self.server.lane is not None
         unsent, data = self.server.lane.wait(self.request, session, dialect)
-        self._send(session, dialect, unsent)
+        if unsent:
+            self.request.sendall(unsent)
+            session.sent += len(unsent)
+        self._send_more(session, dialect)
         if dialect.closing:
             return b""
         return self.request.recv(_RECEIVE_BYTES) if data is None else data
