@@ -99,14 +99,23 @@ class RecencyTable:
             return
         if self._older:
             self._take_from_older(key)
-        self._insert(key, value)
+        self.add(key, value)
+
+    def add(self, key: Key, value: bytes) -> None:
+        """As put(), for a key that is not there: nothing has to be searched for it."""
+        self.young[key] = value
+        self._insertions += 1
+        if self._insertions >= self._capacity:
+            self._start_segment()
+        elif self._insertions % _COMPACTION_EVERY == 0:
+            self._compact()
 
     def touch(self, key: Key) -> None:
         """Make an existing key the most recently used one."""
         if key in self.young:
             self.young.move_to_end(key)
         elif (value := self._take_from_older(key)) is not None:
-            self._insert(key, value)
+            self.add(key, value)
 
     def replace(self, key: Key, value: bytes) -> None:
         """Give an existing key another value; it keeps its place in the order."""
@@ -123,14 +132,6 @@ class RecencyTable:
             if value is None:
                 raise KeyError(key)
         return value
-
-    def _insert(self, key: Key, value: bytes) -> None:
-        self.young[key] = value
-        self._insertions += 1
-        if self._insertions >= self._capacity:
-            self._start_segment()
-        elif self._insertions % _COMPACTION_EVERY == 0:
-            self._compact()
 
     def _take_from_older(self, key: Key) -> bytes | None:
         for number, segment in enumerate(self._older):

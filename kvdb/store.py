@@ -332,12 +332,16 @@ class Store:
         """As update() for one key after the other, but return what it raises in its place."""
         values: list[bytes | CommandError] = []
         with self._lock:
-            plain = self._writes_are_plain_locked()
+            plain, expires_at = self._writes_are_plain_locked(), self._expires_at
             for key in keys:
+                young = self._entries.young
                 try:
-                    old = self._entries.young.get(key) if plain else None
-                    value = change(old) if old is not None else b""
-                    if old is None or not self._put_alike_locked(key, value):
+                    old = young.get(key) if plain and key not in expires_at else None
+                    if old is not None and len(value := change(old)) == len(old):
+                        young[key] = value  # as _put_alike_locked() would, without its look-ups
+                        young.move_to_end(key)
+                        self.changes += 1
+                    else:
                         value = self.update(key, change)
                     values.append(value)
                 except CommandError as error:
@@ -466,7 +470,7 @@ class Store:
                 room -= cost
                 if plain and key not in self._entries:
                     # As _put_locked() would do; its calls are a third of the time of loading.
-                    self._entries.put(key, value)
+                    self._entries.add(key, value)
                     self._entry_bytes += cost
                     self._key_counts[split_key(key)[0]] += 1
                     self._insertions += 1
@@ -820,7 +824,7 @@ class Store:
         """Write an entry for which there is room."""
         old = self._entries.get(key)
         if old is None:
-            self._entries.put(key, value)
+            self._entries.add(key, value)
             self._entry_bytes += entry_cost(key, value)
             self._key_counts[split_key(key)[0]] += 1
             self._insertions += 1
@@ -870,9 +874,11 @@ class Store:
         if entry_bytes + DEADLINE_COST * len(self._expires_at) > self._limit:
             return False
         self._entry_bytes = entry_bytes
-        self._entries.put(key, value)
         self.changes += 1
-        if old is None:
+        if old is not None:
+            self._entries.put(key, value)
+        else:
+            self._entries.add(key, value)
             self._key_counts[split_key(key)[0]] += 1
             self._insertions += 1
         return True
