@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import logging
 import os
+import random
+import re
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
 from kvdb import snapshot
-from kvdb.entry import Entry
+from kvdb.entry import Entry, Key
+from kvdb.errors import EntryTooLarge
 from kvdb.persistence import PersistenceError, SaveInProgress
-from kvdb.snapshot import Snapshots, load_snapshot
-from kvdb.store import Store
+from kvdb.snapshot import Snapshots, load_snapshot, write_snapshot
+from kvdb.store import Dump, Store
 from tests.support import ManualClock
 
 EVERY_BYTE = bytes(range(256))
@@ -77,6 +82,33 @@ class SnapshotTest(unittest.TestCase):
         store = self.reloaded()
         self.assertEqual(store.size(), 105)
         self.assertEqual(store.get(b"key:104"), b"value:104")
+
+    def test_many_entries_are_loaded_piece_by_piece(self) -> None:
+        for i in range(105):
+            self.store.set(b"key:%d" % i, b"value:%d" % i)
+        self.snapshots.save()
+        for size in (1, 100, 1000):
+            with self.subTest(size), mock.patch.object(snapshot, "_PIECE", size):
+                store = self.reloaded()
+                self.assertEqual(store.size(), 105)
+                self.assertEqual(store.get(b"key:104"), b"value:104")
+
+    def test_a_key_that_stands_there_twice_has_the_later_value(self) -> None:
+        keys: list[Key] = [b"a", b"b", b"a", (1, b"a"), (1, b"a")]
+        values = [b"1", b"2", b"longer", b"4", b"5"]
+        write_snapshot(self.path, Dump(keys, values, {}, {}, 0), self.clock.now)
+        store = self.reloaded()
+        self.assertEqual((store.get(b"a"), store.get((1, b"a"))), (b"longer", b"5"))
+        self.assertEqual((store.size(), store.size(1)), (2, 1))
+
+    def test_long_values_come_in_smaller_slices(self) -> None:
+        values = [b"%d" % i * length for i, length in enumerate((9, 40_000, 40_000, 9, 99_999, 9))]
+        dump = Dump([b"%d" % i for i in range(len(values))], values[:], {}, {}, 0)
+        slices = list(snapshot._take_slices(dump))
+        self.assertEqual([value for _, slice_ in slices for value in slice_], values)
+        for _, slice_ in slices:
+            self.assertTrue(len(slice_) == 1 or sum(map(len, slice_)) <= 64 * 1024)
+        self.assertEqual((dump.keys, dump.values), ([], []))
 
     def test_over_a_smaller_budget_the_rest_is_evicted_and_that_is_said(self) -> None:
         for i in range(100):
@@ -171,6 +203,9 @@ class SnapshotTest(unittest.TestCase):
         self.assert_refused(header + b"[" * 100_000 + b"\n", 2, "not a JSON object")
         self.assert_refused(header + b'{"key": 1, "value": "x"}\n', 2, "not an entry")
         self.assert_refused(header + b'{"key_base64": "?", "value": "x"}\n', 2, "not an entry")
+        for deadline in (b"NaN", b"-Infinity", b"1e999", b"9" * 400, b'"soon"', b"[]"):
+            line = b'{"key": "k", "value": "v", "expires_at": %b}\n' % deadline
+            self.assert_refused(header + line, 2, "not an entry")
         self.assert_refused(header + first + footer, 3, "1 entries instead of 2")
         self.assert_refused(header + second + first + footer, 4, "checksum")
         self.assert_refused(header + first + second + footer + first, 5, "after its last line")
@@ -227,6 +262,174 @@ class SnapshotTest(unittest.TestCase):
         ):
             self.saved()
         self.assertEqual(calls, ["fsync", "replace", "fsync"])
+
+
+class FastWaysTest(unittest.TestCase):
+    """Reading, restoring and writing in bulk give what they give line by line."""
+
+    LINES = (
+        b'{"key": "a", "value": "b"}\n',
+        b'{"key": "", "value": ""}\n',
+        '{"key": "grüße", "value": "日本\u2028\x7f"}\n'.encode(),
+        b'{"key": "k", "value": "v", "expires_at": 1767229200.125}\n',
+        b'{"key": "k", "value": "v", "expires_at": 7}\n',
+        b'{"key": "k", "value": "v", "db": 3, "client_flags": 4}\n',
+        b'{"key_base64": "/w==", "value": "\\n"}\n',
+        b'{"value":"v","key":"k"}\n',
+        b'{"key": "long", "value": "%b"}\n' % (b"x" * 500),
+    )
+    DAMAGE = (
+        b'"', b"\\", b"{", b"}", b", ", b": ", b" ", b"\n", b"\r", b"\r\n", b"\0", b"\x1f", b"\x7f",
+        b"\x80", b"\xc3\xa9", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\\u0041", b"\\ud800", b"x" * 500,
+        b', "expires_at": ', b"0", b"01", b"1.", b"-1", b"1e5", b"1E400", b"NaN", b"null", b"9" * 15,
+        b"9" * 16, b'"key": "x"', b', "value": "y"', b', "db": 16', b'"sha256": 1', b'"entries"',
+    )  # fmt: skip
+    ANY_LINE = re.compile(rb"()()()(.+\n?|\n)")  # in place of _LINE: no line is a plain one
+
+    def setUp(self) -> None:
+        self.random = random.Random(1)
+
+    def damaged(self, line: bytes) -> bytes:
+        start = self.random.randrange(len(line))
+        end = start + self.random.choice((0, 0, 1, 5))
+        return line[:start] + self.random.choice((*self.DAMAGE, b"")) + line[end:]
+
+    def file(self, lines: list[bytes]) -> bytes:
+        content = b'{"format": "kvdb-snapshot", "version": 1}\n' + b"".join(lines)
+        footer = {"entries": len(lines), "sha256": hashlib.sha256(content).hexdigest()}
+        return content + json.dumps(footer).encode()
+
+    def some_file(self) -> bytes:
+        lines = self.random.choices(self.LINES, k=self.random.randrange(1, 6))
+        for _ in range(self.random.choice((0, 1, 1, 2))):
+            number = self.random.randrange(len(lines))
+            lines[number] = self.damaged(lines[number])
+        return self.file(lines) + self.random.choice((b"\n", b"", lines[0]))
+
+    def outcome(self, content: bytes) -> tuple[str, str]:
+        entries = []
+        try:
+            for entry in snapshot._Reader(Path("file"), io.BytesIO(content)).entries():
+                entries.append(entry)
+        except PersistenceError as error:
+            return repr(entries), str(error)
+        return repr(entries), "good"
+
+    def assert_read_as_json_reads_it(self, content: bytes) -> bool:
+        """Tell whether the file is a good one, too."""
+        fast = self.outcome(content)
+        with mock.patch.object(snapshot, "_LINE", self.ANY_LINE):
+            plain = self.outcome(content)
+        self.assertEqual(fast, plain, content)
+        return plain[1] == "good"
+
+    def test_any_line_is_read_as_json_reads_it(self) -> None:
+        good = 0
+        for _ in range(3000):
+            with mock.patch.object(snapshot, "_PIECE", self.random.choice((1, 100, 10_000))):
+                good += self.assert_read_as_json_reads_it(self.some_file())
+        self.assertGreater(good, 300)
+
+    def test_what_is_nearly_plain_is_read_as_json_reads_it(self) -> None:
+        plain = self.LINES[0]
+        for line in (b"\n", b" " + plain, plain[:-1] + b" \n", plain[:-1] + b"\r\n", plain * 2):
+            self.assert_read_as_json_reads_it(self.file([plain, line, plain]))
+        for number in b"0 07 -7 7. .7 7.0 7.5e3 1e999 +7 0x7 true 123456789012345678".split():
+            line = plain[:-2] + b', "expires_at": %b}\n' % number
+            self.assert_read_as_json_reads_it(self.file([line]))
+
+    def some_entries(self) -> list[tuple[Key, Entry]]:
+        texts = (
+            b"",
+            b"text",
+            b"x" * 40,
+            "grüße".encode(),
+            b'"',
+            b"\\",
+            b"\n",
+            b"\xff",
+            b"\xc3",
+            b"\xa9",
+        )
+        weights = (5, 50, 20, 20, 1, 1, 1, 1, 1, 1)
+
+        def entry() -> tuple[Key, Entry]:
+            name, value = self.random.choices(texts, weights, k=2)
+            name += b"%d" % self.random.randrange(60)
+            deadline = 1000 + self.random.choice((-1, 0.1, 1e9)) if self.maybe(0.1) else None
+            flags = 7 if self.maybe(0.05) else 0
+            return (3, name) if self.maybe(0.05) else name, Entry(value, deadline, flags)
+
+        return [entry() for _ in range(self.random.randrange(40))]
+
+    def maybe(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def test_lines_are_written_in_bulk_as_one_by_one(self) -> None:
+        for _ in range(1000):
+            entries = self.some_entries()
+            keys, values = [key for key, _ in entries], [entry.value for _, entry in entries]
+            deadlines = {k: entry.expires_at for k, entry in entries if entry.expires_at}
+            flags = {key: entry.client_flags for key, entry in entries if entry.client_flags}
+            dump = Dump(keys, values, deadlines, flags, 0)
+            one_by_one = "".join(map(snapshot._encode_entry, keys, values, [dump] * len(keys)))
+            self.assertEqual(snapshot._encode_entries(keys, values, dump), one_by_one.encode())
+
+    def test_what_is_text_only_together_is_written_in_base64(self) -> None:
+        dump = Dump([b"a", b"b"], [b"\xc3", b"\xa9"], {}, {}, 0)
+        lines = snapshot._encode_entries(dump.keys, dump.values, dump).splitlines()
+        self.assertEqual(json.loads(lines[0]), {"key": "a", "value_base64": "ww=="})
+
+    def test_entries_are_restored_in_bulk_as_one_by_one(self) -> None:
+        for _ in range(500):
+            entries, max_bytes = self.some_entries(), self.random.choice((0, 200, 3000, 7000))
+            store, expected = (Store(max_bytes, clock=ManualClock(1000)) for _ in range(2))
+            too_large = 0
+            for key, (value, deadline, flags) in entries:
+                if deadline is None or deadline > 1000:
+                    try:
+                        expected.set(key, value, expires_at=deadline, client_flags=flags)
+                    except EntryTooLarge:
+                        too_large += 1
+            self.assertEqual(store.restore(iter(entries)), expected.evicted_keys + too_large)
+            store.check()
+            self.assertEqual(self.contents(store), self.contents(expected))
+            self.assertEqual((store.changes, store.evicted_keys), (0, 0))
+
+    def contents(self, store: Store) -> object:
+        keys = [*store.keys(), *((3, name) for name in store.keys(3))]
+        return {key: store.entry(key) for key in keys}, store.sizes(), store.used_bytes
+
+
+class PauseTest(unittest.TestCase):
+    """What others get of the interpreter while a snapshot is written."""
+
+    def setUp(self) -> None:
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.store = Store(0)
+        self.snapshots = Snapshots(self.store, Path(folder) / "kvdb.json")
+        for i in range(500):
+            self.store.set(b"key:%d" % i, b"v")
+        self.enterContext(mock.patch.object(snapshot, "_TURN", 0))  # over after each slice
+        self.sleep = self.enterContext(mock.patch.object(snapshot.time, "sleep"))
+
+    def pauses(self) -> list[float]:
+        return [seconds for ((seconds,), _) in self.sleep.call_args_list]
+
+    def test_nobody_is_waited_for_who_is_not_there(self) -> None:
+        self.snapshots.save()
+        self.assertEqual(self.pauses(), [0] * 10)
+
+    def test_pauses_are_longer_while_somebody_uses_the_store(self) -> None:
+        calls = iter(range(10))
+        self.sleep.side_effect = lambda _: self.store.get(b"key:1") if next(calls) < 3 else None
+        self.snapshots.save()
+        self.assertEqual(self.pauses(), [0, *[snapshot._PAUSE] * 3, *[0] * 6])
+
+    def test_the_last_save_waits_for_nobody(self) -> None:
+        self.sleep.side_effect = lambda _: self.store.get(b"key:1")
+        self.snapshots.save_at_end()
+        self.assertEqual(self.pauses(), [0] * 10)
 
 
 class SchedulingTest(unittest.TestCase):
