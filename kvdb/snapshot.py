@@ -45,7 +45,7 @@ VERSION = 1
 _SLICE = 50  # entries that are encoded at a time
 _SLICE_BYTES = 64 * 1024  # of values, above which a slice has fewer entries
 
-_TURN = 2e-3  # seconds of encoding after which other threads get their turn
+_TURN = 1e-3  # seconds of encoding after which other threads get their turn
 _PAUSE = 16e-3
 """Seconds that they get while somebody uses the store.
 
