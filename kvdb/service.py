@@ -12,21 +12,21 @@ import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.commands.session import Instance
 from kvdb.config import Config, Fsync
 from kvdb.errors import TOO_MANY_CLIENTS
-from kvdb.lockfile import AlreadyLocked, LockFile
 from kvdb.memory import CONNECTION_BYTES, Governor, resident_bytes
 from kvdb.periodic import Periodic
 from kvdb.persistence import PersistenceError
+from kvdb.persistence.lockfile import AlreadyLocked, LockFile
+from kvdb.persistence.snapshot import Snapshots, load_snapshot
 from kvdb.protocols.main_port import MainPort
 from kvdb.reaper import Reaper
 from kvdb.resp import encode_error
 from kvdb.server import Door, Server
-from kvdb.snapshot import Snapshots, load_snapshot
 from kvdb.store import Store
 
 # What only one door or one kind of data file needs is imported when that is opened: a server
 # that has neither starts in two thirds of the time.
 if TYPE_CHECKING:
-    from kvdb.journal import Journal
+    from kvdb.persistence.journal import Journal
 
 JOURNAL_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
@@ -142,7 +142,7 @@ class Service:
         return snapshots
 
     def _open_journal(self, path: Path) -> Journal:
-        from kvdb.journal import Journal
+        from kvdb.persistence.journal import Journal
 
         try:
             return Journal(self.store, path, Fsync(self.config.fsync))

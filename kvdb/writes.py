@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from kvdb.entry import Key, entry_cost
 from kvdb.store import Store
+from kvdb.store.entry import Key, entry_cost
 
 IDLE_LIMIT: Final = 60.0
 """Seconds after which an open transaction that nobody uses is rolled back."""

@@ -14,9 +14,9 @@ from unittest import mock
 
 from kvdb.commands.session import Instance
 from kvdb.config import Config
-from kvdb.entry import Entry, Key, key_in
-from kvdb.journal import Fsync, Journal
+from kvdb.persistence.journal import Fsync, Journal
 from kvdb.store import Store
+from kvdb.store.entry import Entry, Key, key_in
 from tests.store_case import contents
 from tests.support import Conversation, ManualClock
 
@@ -91,8 +91,8 @@ class JournalCase(unittest.TestCase):
         self.path = self.folder / "data.sqlite"
         self.clock = ManualClock()
         # The disk comes back when the test says so: nobody has to wait before asking again.
-        self.enterContext(mock.patch("kvdb.journal._RETRY", 0.001))
-        self.enterContext(mock.patch("kvdb.journal._RETRY_ALWAYS", 0.001))
+        self.enterContext(mock.patch("kvdb.persistence.journal._RETRY", 0.001))
+        self.enterContext(mock.patch("kvdb.persistence.journal._RETRY_ALWAYS", 0.001))
 
     def open(self, fsync: Fsync = Fsync.EVERYSEC, max_bytes: int = 0) -> None:
         """Start a server's store and journal on the file."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import unittest
 from collections.abc import Sequence
 
-from kvdb.entry import Change, Entry, Flush, Key, entry_cost, split_key
 from kvdb.store import Store
+from kvdb.store.entry import Change, Entry, Flush, Key, entry_cost, split_key
 from tests.support import ManualClock
 
 COST = entry_cost(b"a", b"1")  # of every entry that fill() makes in database 0

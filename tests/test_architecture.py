@@ -21,11 +21,10 @@ FLOORS = (
     ("kvdb.fastlane",),
     ("kvdb.protocols",),
     ("kvdb.commands",),
-    ("kvdb.memory", "kvdb.snapshot", "kvdb.journal", "kvdb.reaper", "kvdb.lockfile", "kvdb.writes"),
-    ("kvdb.periodic", "kvdb.persistence"),
+    ("kvdb.memory", "kvdb.persistence", "kvdb.reaper", "kvdb.writes"),
+    ("kvdb.periodic",),
     ("kvdb.store",),
-    ("kvdb.deadlines", "kvdb.recency", "kvdb.scans", "kvdb.versions"),
-    ("kvdb.entry", "kvdb.config", "kvdb.glob"),
+    ("kvdb.config", "kvdb.glob"),
     ("kvdb.client",),
     ("kvdb.resp", "kvdb.pipelines"),
     ("kvdb.buffer", "kvdb.errors", "kvdb.replies"),
@@ -90,7 +89,7 @@ class ArchitectureTest(unittest.TestCase):
 
     def test_nothing_reads_the_clock_but_through_what_it_was_given(self) -> None:
         for module, tree in modules():
-            if room(module) in ("kvdb.store", "kvdb.deadlines", "kvdb.scans", "kvdb.commands"):
+            if room(module) in ("kvdb.store", "kvdb.commands"):
                 calls = {
                     ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)
                 }

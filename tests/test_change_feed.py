@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import contextlib
 
-from kvdb.entry import Change, Entry, EvictionPolicy, Flush, Key
 from kvdb.errors import EntryTooLarge, OutOfMemory
+from kvdb.store.entry import Change, Entry, EvictionPolicy, Flush, Key
 from tests.store_case import Feed, Replica, StoreCase, contents
 
 

@@ -4,7 +4,7 @@ import random
 import tracemalloc
 import unittest
 
-from kvdb.deadlines import Deadlines
+from kvdb.store.deadlines import Deadlines
 
 
 def take_all(deadlines: Deadlines[bytes], now: float, limit: int = 100) -> list[bytes]:

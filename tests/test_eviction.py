@@ -5,7 +5,9 @@ import random
 from collections.abc import Callable
 from unittest import mock
 
-from kvdb.entry import (
+from kvdb.errors import EntryTooLarge, OutOfMemory
+from kvdb.store import Store
+from kvdb.store.entry import (
     CLIENT_FLAGS_COST,
     DEADLINE_COST,
     VERSION_COST,
@@ -13,8 +15,6 @@ from kvdb.entry import (
     Key,
     entry_cost,
 )
-from kvdb.errors import EntryTooLarge, OutOfMemory
-from kvdb.store import Store
 from tests.store_case import COST, StoreCase, contents
 
 LARGE = b"x" * 100  # more than `1` costs
@@ -402,7 +402,7 @@ class BoundedWorkTest(StoreCase):
             self.fill(b"new%05d" % len(evicted))
             evicted.append(self.store.evicted_keys - before)
 
-        with mock.patch("kvdb.store.time.sleep", write_between):
+        with mock.patch("kvdb.store.store.time.sleep", write_between):
             self.store.max_bytes = 100 * COST
         self.assertGreater(len(evicted), 3)
         self.assertLessEqual(max(evicted), 2)

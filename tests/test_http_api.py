@@ -14,7 +14,8 @@ from kvdb.config import Config
 from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import MAX_COUNT, Api, Request, Response
 from kvdb.http.page import SHOWN_BYTES, STYLE
-from kvdb.store import EvictionPolicy, Store
+from kvdb.store import Store
+from kvdb.store.entry import EvictionPolicy
 from tests.support import ManualClock
 
 EVERY_BYTE = bytes(range(256))

@@ -10,11 +10,11 @@ from pathlib import Path
 from unittest import mock
 
 from kvdb.config import Config
-from kvdb.entry import Entry, key_in
-from kvdb.journal import Fsync, Journal
 from kvdb.persistence import PersistenceError
+from kvdb.persistence.journal import Fsync, Journal
 from kvdb.service import CannotStart, Service
 from kvdb.store import Store
+from kvdb.store.entry import Entry, key_in
 from tests.journal_case import FULL, Disk, Gate, JournalCase, random_operations, until
 from tests.store_case import COST, contents
 
@@ -144,7 +144,7 @@ class ContentTest(JournalCase):
         for key in (b"a", b"b", b"c"):
             self.store.set(key, b"1")
         self.journal.stop()
-        with self.assertLogs("kvdb.journal", logging.WARNING) as logged:
+        with self.assertLogs("kvdb.persistence.journal", logging.WARNING) as logged:
             self.open(max_bytes=2 * COST)
         self.assertIn("1 of 3 entries do not fit", logged.output[0])
         self.assertEqual(self.store.size(), 2)
@@ -176,7 +176,7 @@ class GroupTest(JournalCase):
 
     def test_the_thread_writes_down_what_is_waiting_again_and_again(self) -> None:
         for fsync in (Fsync.EVERYSEC, Fsync.NEVER):
-            with self.subTest(fsync), mock.patch("kvdb.journal._INTERVAL", 0.001):
+            with self.subTest(fsync), mock.patch("kvdb.persistence.journal._INTERVAL", 0.001):
                 self.open(fsync)
                 for value in (b"1", b"2"):
                     self.store.set(b"k", value)

@@ -12,13 +12,13 @@ from typing import Any
 from unittest import mock
 
 from kvdb.commands.session import Session
-from kvdb.entry import Key, key_in
-from kvdb.journal import Fsync, Journal
 from kvdb.persistence import PersistenceError
+from kvdb.persistence.journal import Fsync, Journal
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.haus import Haus
 from kvdb.protocols.main_port import MainPort
 from kvdb.protocols.memcached import Memcached
+from kvdb.store.entry import Key, key_in
 from tests.journal_case import FULL, Disk, Gate, JournalCase, random_operations, until
 from tests.store_case import contents
 from tests.support import running_server
@@ -43,7 +43,7 @@ class RefusalTest(JournalCase):
 
     def fill_disk(self) -> None:
         """Let the disk be full for the rest of the test; swallow what is logged of it."""
-        self.logged = self.enterContext(self.assertLogs("kvdb.journal", logging.INFO))
+        self.logged = self.enterContext(self.assertLogs("kvdb.persistence.journal", logging.INFO))
         self.disk.full = True
 
     def assert_unchanged(self) -> None:
@@ -93,7 +93,7 @@ class RefusalTest(JournalCase):
 
             self.assertEqual(ask("PUT", "/keys/k", b"v"), (201, b""))
             disk.full = True
-            with self.assertLogs("kvdb.journal", logging.INFO):
+            with self.assertLogs("kvdb.persistence.journal", logging.INFO):
                 for method, path in (
                     ("PUT", "/keys/k"),
                     ("DELETE", "/keys/k"),
@@ -185,7 +185,7 @@ class RefusalTest(JournalCase):
         talk = self.talk()
         with (
             mock.patch.object(self.journal, "_commit", side_effect=MemoryError("no memory")),
-            self.assertLogs("kvdb.journal", logging.ERROR),
+            self.assertLogs("kvdb.persistence.journal", logging.ERROR),
         ):
             self.assertIn(b"no memory", talk.bytes("SET k v\r\n"))
             self.assert_unchanged()
@@ -273,7 +273,7 @@ class TroubleTest(JournalCase):
         for db in range(3):
             self.store.set(key_in(db, b"old"), b"v", client_flags=db)
         self.journal.save()
-        self.logged = self.enterContext(self.assertLogs("kvdb.journal", logging.INFO))
+        self.logged = self.enterContext(self.assertLogs("kvdb.persistence.journal", logging.INFO))
 
     def fails(self) -> None:
         self.disk.full = True
@@ -342,7 +342,7 @@ class TroubleTest(JournalCase):
 
     def test_the_thread_tries_again_alone(self) -> None:
         self.disk.full = True
-        with mock.patch("kvdb.journal._INTERVAL", 0.001):
+        with mock.patch("kvdb.persistence.journal._INTERVAL", 0.001):
             self.store.set(b"k", b"v")
             self.journal.save_soon()
             until(lambda: self.journal.last_error is not None)

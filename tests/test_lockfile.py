@@ -10,13 +10,13 @@ from pathlib import Path
 from unittest import mock
 
 import kvdb
-from kvdb import lockfile
-from kvdb.lockfile import AlreadyLocked, LockFile
+from kvdb.persistence import lockfile
+from kvdb.persistence.lockfile import AlreadyLocked, LockFile
 
 HOLD_THE_LOCK = """
 import sys
 from pathlib import Path
-from kvdb.lockfile import LockFile
+from kvdb.persistence.lockfile import LockFile
 lock = LockFile(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()

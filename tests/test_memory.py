@@ -7,10 +7,10 @@ from unittest import mock
 
 from kvdb import memory
 from kvdb.config import MB
-from kvdb.entry import EvictionPolicy
 from kvdb.memory import Governor, can_bypass_pymalloc, has_glibc, resident_bytes
 from kvdb.service import Service
 from kvdb.store import Store
+from kvdb.store.entry import EvictionPolicy
 from tests.command_case import CommandTest
 from tests.support import Config, ManualClock, running_server
 

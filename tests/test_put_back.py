@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvdb.entry import VERSION_COST, Change, Entry, EvictionPolicy, Flush
 from kvdb.errors import EntryTooLarge, OutOfMemory
+from kvdb.store.entry import VERSION_COST, Change, Entry, EvictionPolicy, Flush
 from tests.store_case import COST, Feed, StoreCase, contents
 
 

@@ -5,9 +5,9 @@ import time
 import unittest
 from collections.abc import Callable, Sequence
 
-from kvdb.entry import Change, Flush, Key
 from kvdb.reaper import Reaper
 from kvdb.store import Store
+from kvdb.store.entry import Change, Flush, Key
 from tests.support import ManualClock
 
 DEADLINE = 10.0  # seconds within which what is waited for happens, or the test fails

@@ -6,7 +6,7 @@ import random
 import unittest
 from collections import OrderedDict
 
-from kvdb.recency import RecencyTable
+from kvdb.store.recency import RecencyTable
 
 
 def table(keys: str, capacity: int) -> RecencyTable:

@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable
 from unittest import mock
 
-from kvdb.entry import Key, key_in
 from kvdb.errors import CommandError
 from kvdb.store import Store
+from kvdb.store.entry import Key, key_in
 from tests.store_case import StoreCase
 
 
@@ -160,7 +160,7 @@ class ScansTest(StoreCase):
 
     def test_when_there_are_very_many_scans_the_oldest_is_forgotten(self) -> None:
         self.fill_numbers(15)
-        with mock.patch("kvdb.scans.MAX_SCANS", 3):
+        with mock.patch("kvdb.store.scans.MAX_SCANS", 3):
             oldest, *others = (self.store.scan(0, 5)[0] for _ in range(4))
         with self.assertRaises(CommandError):
             self.store.scan(oldest, 5)
@@ -169,7 +169,7 @@ class ScansTest(StoreCase):
 
     def test_scans_of_very_many_keys_forget_the_oldest_but_not_themselves(self) -> None:
         self.fill_numbers(15)
-        with mock.patch("kvdb.scans.MAX_BYTES", 10 * 12):
+        with mock.patch("kvdb.store.scans.MAX_BYTES", 10 * 12):
             oldest, _ = self.store.scan(0, 5)
             self.fill(b"new")  # so that the scans need a list each
             newest, _ = self.store.scan(0, 5)
@@ -179,7 +179,7 @@ class ScansTest(StoreCase):
 
     def test_scans_that_share_a_list_are_not_forgotten_for_its_length(self) -> None:
         self.fill_numbers(15)
-        with mock.patch("kvdb.scans.MAX_BYTES", 20 * 12):
+        with mock.patch("kvdb.store.scans.MAX_BYTES", 20 * 12):
             first, _ = self.store.scan(0, 5)
             for _ in range(5):
                 self.store.scan(0, 5)

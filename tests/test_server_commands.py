@@ -8,8 +8,8 @@ from unittest import mock
 from kvdb.commands.info import human
 from kvdb.commands.session import Instance
 from kvdb.config import Config
+from kvdb.persistence.snapshot import Snapshots, load_snapshot
 from kvdb.replies import NO_REPLY, Verbatim
-from kvdb.snapshot import Snapshots, load_snapshot
 from kvdb.store import Store
 from tests.command_case import SYNTAX, CommandTest, wrong_arity
 from tests.support import Conversation, ManualClock
@@ -362,7 +362,7 @@ class SavingTest(ServerTest):
         def replace(source: Path, target: Path) -> None:
             replies.extend([self.ask("SAVE"), self.ask("BGSAVE"), self.info("persistence")])
 
-        with mock.patch("kvdb.snapshot._replace", replace):
+        with mock.patch("kvdb.persistence.snapshot._replace", replace):
             self.snapshots.save()
         self.assertEqual(replies[:2], [IN_PROGRESS, IN_PROGRESS])
         self.assertEqual(replies[2]["rdb_bgsave_in_progress"], "1")

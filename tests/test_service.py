@@ -12,10 +12,10 @@ import unittest
 from pathlib import Path
 
 from kvdb.config import Config
-from kvdb.entry import Entry
-from kvdb.journal import Journal
+from kvdb.persistence.journal import Journal
+from kvdb.persistence.snapshot import Snapshots
 from kvdb.service import CannotStart, Service
-from kvdb.snapshot import Snapshots
+from kvdb.store.entry import Entry
 from tests.support import Wire, running_server
 
 DOORS = ("main", "memcached", "haus", "http")

@@ -12,12 +12,11 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from kvdb import snapshot
-from kvdb.entry import Entry, Key
 from kvdb.errors import EntryTooLarge
-from kvdb.persistence import PersistenceError, SaveInProgress
-from kvdb.snapshot import Snapshots, load_snapshot, write_snapshot
+from kvdb.persistence import PersistenceError, SaveInProgress, snapshot
+from kvdb.persistence.snapshot import Snapshots, load_snapshot, write_snapshot
 from kvdb.store import Dump, Store
+from kvdb.store.entry import Entry, Key
 from tests.support import ManualClock
 
 EVERY_BYTE = bytes(range(256))
@@ -115,7 +114,7 @@ class SnapshotTest(unittest.TestCase):
             self.store.set(b"key:%d" % i, b"v" * 1000)
         self.store.set(b"huge", b"v" * 60_000)
         self.snapshots.save()
-        with self.assertLogs("kvdb.snapshot", logging.WARNING) as logged:
+        with self.assertLogs("kvdb.persistence.snapshot", logging.WARNING) as logged:
             store = self.reloaded(max_bytes=50_000)
         self.assertIsNotNone(store.get(b"key:99"))
         self.assertIsNone(store.get(b"key:0"))
@@ -128,7 +127,7 @@ class SnapshotTest(unittest.TestCase):
             self.store.set(b"key:%d" % i, b"v" * 1000)
         self.snapshots.save()
         before = self.path.read_bytes()
-        with self.assertLogs("kvdb.snapshot", logging.WARNING):
+        with self.assertLogs("kvdb.persistence.snapshot", logging.WARNING):
             store = self.reloaded(max_bytes=50_000)
         Snapshots(store, self.path).save()
         self.assertNotEqual(self.path.read_bytes(), before)
@@ -156,7 +155,10 @@ class SnapshotTest(unittest.TestCase):
         before = self.saved()
         self.snapshots.ensure_alone = mock.Mock(side_effect=OSError("another server"))
         self.store.set(b"c", b"3")
-        with self.assertLogs("kvdb.snapshot"), self.assertRaisesRegex(PersistenceError, "another"):
+        with (
+            self.assertLogs("kvdb.persistence.snapshot"),
+            self.assertRaisesRegex(PersistenceError, "another"),
+        ):
             self.snapshots.save()
         self.assertEqual(self.path.read_bytes(), before)
 
@@ -221,7 +223,7 @@ class SnapshotTest(unittest.TestCase):
         before = self.saved()
         self.store.set(b"c", b"3")
         full = OSError(28, "No space left on device")
-        with self.assertLogs("kvdb.snapshot", logging.ERROR) as logged:
+        with self.assertLogs("kvdb.persistence.snapshot", logging.ERROR) as logged:
             for name in ("fsync", "replace"):
                 with (
                     self.subTest(name),
@@ -234,7 +236,7 @@ class SnapshotTest(unittest.TestCase):
         self.assertEqual(len(logged.output), 1, "once per change of state")
         self.assertIn("No space left", self.snapshots.last_error or "")
         self.assertEqual(self.snapshots.changes_since_save, 1)
-        with self.assertLogs("kvdb.snapshot", logging.INFO) as logged:
+        with self.assertLogs("kvdb.persistence.snapshot", logging.INFO) as logged:
             self.snapshots.save()
         self.assertIn("works again", logged.output[0])
         self.assertIsNone(self.snapshots.last_error)
@@ -243,7 +245,7 @@ class SnapshotTest(unittest.TestCase):
     def test_a_folder_that_is_gone_is_reported_once(self) -> None:
         self.path.parent.rmdir()
         self.addCleanup(self.path.parent.mkdir)
-        with self.assertLogs("kvdb.snapshot", logging.ERROR) as logged:
+        with self.assertLogs("kvdb.persistence.snapshot", logging.ERROR) as logged:
             for _ in range(3):
                 with self.assertRaises(PersistenceError):
                     self.snapshots.save()
@@ -495,11 +497,11 @@ class SchedulingTest(unittest.TestCase):
         self.monotonic.now = 60
         with (
             mock.patch.object(os, "replace", side_effect=OSError("broken")),
-            self.assertLogs("kvdb.snapshot"),
+            self.assertLogs("kvdb.persistence.snapshot"),
         ):
             self.snapshots.save_if_due()
         self.monotonic.now = 120
-        with self.assertLogs("kvdb.snapshot"):
+        with self.assertLogs("kvdb.persistence.snapshot"):
             self.snapshots.save_if_due()
         self.assertTrue(self.path.exists())
 

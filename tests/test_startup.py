@@ -9,7 +9,7 @@ import kvdb.client
 
 ONLY_WHEN_NEEDED = {
     "http.server", "kvdb.http", "kvdb.protocols.memcached", "kvdb.protocols.haus",  # doors
-    "kvdb.journal", "sqlite3",
+    "kvdb.persistence.journal", "sqlite3",
     "kvdb.client", "ssl",
 }  # fmt: skip
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from kvdb.entry import CLIENT_FLAGS_COST, DATABASES, DEADLINE_COST, Entry, entry_cost
 from kvdb.errors import EntryTooLarge
 from kvdb.store import Store
+from kvdb.store.entry import CLIENT_FLAGS_COST, DATABASES, DEADLINE_COST, Entry, entry_cost
 from tests.store_case import COST, StoreCase, contents
 from tests.support import ManualClock
 

@@ -9,9 +9,9 @@ import unittest
 from collections.abc import Callable
 from contextlib import suppress
 
-from kvdb.entry import EvictionPolicy, Key, key_in
 from kvdb.errors import CommandError
 from kvdb.store import Store
+from kvdb.store.entry import EvictionPolicy, Key, key_in
 from tests.store_case import COST, Replica, contents
 from tests.support import ManualClock
 

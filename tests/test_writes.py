@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from kvdb.entry import entry_cost
 from kvdb.errors import EntryTooLarge
+from kvdb.store.entry import entry_cost
 from kvdb.writes import IDLE_LIMIT, PendingWrites, TransactionEnded
 from tests.store_case import COST, Feed, StoreCase
 from tests.support import ManualClock

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Final
 
 from kvdb import errors
-from kvdb.entry import DATABASES
 from kvdb.errors import CommandError
+from kvdb.store.entry import DATABASES
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

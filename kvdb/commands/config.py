@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 from kvdb import errors
 from kvdb.commands.session import Instance, Session
 from kvdb.commands.table import ADMIN, command, container
-from kvdb.entry import DATABASES, EvictionPolicy
 from kvdb.errors import CommandError
 from kvdb.glob import compile_glob
 from kvdb.replies import OK, Reply
+from kvdb.store.entry import DATABASES, EvictionPolicy
 
 container("CONFIG", "Look at the configuration, and change what may change.", group="server")
 

@@ -13,10 +13,10 @@ from kvdb.commands.connection import REDIS_VERSION
 from kvdb.commands.session import Instance, Session
 from kvdb.commands.table import NONE, command
 from kvdb.config import MB
-from kvdb.entry import TABLE_SHARE, entry_cost
 from kvdb.memory import resident_bytes
+from kvdb.persistence.snapshot import Snapshots
 from kvdb.replies import Reply, Verbatim
-from kvdb.snapshot import Snapshots
+from kvdb.store.entry import TABLE_SHARE, entry_cost
 
 Fields = dict[str, object]
 

@@ -16,10 +16,10 @@ from kvdb.commands.table import (
     command,
     container,
 )
-from kvdb.entry import Key, key_in, split_key
 from kvdb.errors import CommandError
 from kvdb.glob import compile_glob
 from kvdb.replies import OK, Reply, SimpleString
+from kvdb.store.entry import Key, key_in, split_key
 
 _STRING = SimpleString(b"string")
 _NO_TYPE = SimpleString(b"none")

@@ -16,13 +16,13 @@ from typing import Any
 from kvdb import errors
 from kvdb.commands.table import TABLE, Command, find
 from kvdb.config import Config
-from kvdb.entry import Key, key_in
 from kvdb.errors import CommandError
 from kvdb.memory import Governor
 from kvdb.persistence import Persistence
 from kvdb.pipelines import Run
 from kvdb.replies import NO_REPLY, QUEUED, Reply
 from kvdb.store import Store
+from kvdb.store.entry import Key, key_in
 from kvdb.writes import PendingWrites
 
 log = logging.getLogger(__name__)

@@ -25,9 +25,9 @@ from kvdb.commands.table import (
     command,
     in_runs,
 )
-from kvdb.entry import Key
 from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import OK, Reply
+from kvdb.store.entry import Key
 
 
 @command("GET", "key", READ, "Return the value of a key.", group="string", keys=FIRST_KEY)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from kvdb import errors
 from kvdb.commands.session import Session, Transaction, internal_error
 from kvdb.commands.table import ALL_KEYS, AT_ONCE, NONE, Command, command
-from kvdb.entry import Key
 from kvdb.errors import CommandError
 from kvdb.replies import NIL_ARRAY, OK, Reply
+from kvdb.store.entry import Key
 
 MAX_WATCHED = 10_000
 """Keys that one connection may watch: each takes memory that no budget counts."""

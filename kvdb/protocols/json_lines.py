@@ -20,9 +20,9 @@ from kvdb import errors
 from kvdb.commands.arguments import INT64_MAX, INT64_MIN
 from kvdb.commands.session import Session
 from kvdb.commands.table import TABLE
-from kvdb.entry import key_in
 from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
+from kvdb.store.entry import key_in
 from kvdb.writes import TransactionEnded
 
 Arguments = dict[str, Any]

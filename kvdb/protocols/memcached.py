@@ -16,7 +16,6 @@ from typing import Final
 import kvdb
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
-from kvdb.entry import Entry, EvictionPolicy
 from kvdb.errors import CommandError, NotOurProtocol, OutOfMemory
 from kvdb.memory import resident_bytes
 from kvdb.protocols import RequestLoop
@@ -38,6 +37,7 @@ from kvdb.protocols.memcached_values import (
     parse_exptime,
     parse_unsigned,
 )
+from kvdb.store.entry import Entry, EvictionPolicy
 
 log = logging.getLogger(__name__)
 

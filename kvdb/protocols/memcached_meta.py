@@ -11,7 +11,6 @@ import binascii
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kvdb.entry import Entry
 from kvdb.protocols.memcached_values import (
     BAD_FORMAT,
     ERROR,
@@ -22,6 +21,7 @@ from kvdb.protocols.memcached_values import (
     deadline,
     parse_unsigned,
 )
+from kvdb.store.entry import Entry
 
 if TYPE_CHECKING:
     from kvdb.protocols.memcached import Memcached

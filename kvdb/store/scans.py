@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from kvdb.entry import Key, split_key
 from kvdb.errors import INVALID_CURSOR, CommandError
+from kvdb.store.entry import Key, split_key
 
 MAX_SCANS: Final = 1_000
 MAX_BYTES: Final = 64 * 1024 * 1024

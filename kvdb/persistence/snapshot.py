@@ -33,9 +33,9 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kvdb.entry import DATABASES, Entry, Key, key_in, split_key
 from kvdb.persistence import PersistenceError, SaveInProgress
 from kvdb.store import Dump, Store
+from kvdb.store.entry import DATABASES, Entry, Key, key_in, split_key
 
 log = logging.getLogger(__name__)
 

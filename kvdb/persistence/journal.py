@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from kvdb.config import Fsync
-from kvdb.entry import DATABASES, Change, Entry, Flush, Key, key_in, split_key
 from kvdb.persistence import PersistenceError
 from kvdb.store import Store
+from kvdb.store.entry import DATABASES, Change, Entry, Flush, Key, key_in, split_key
 
 log = logging.getLogger(__name__)
 

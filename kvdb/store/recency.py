@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import Final
 
-from kvdb.entry import Key
+from kvdb.store.entry import Key
 
 SMALLEST: Final = 87_381
 """Insertions that a segment takes, at least: as many as fit into a table of 2**17 places, which

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from kvdb.entry import Key
+from kvdb.store.entry import Key
 
 
 class Versions:

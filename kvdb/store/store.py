@@ -19,8 +19,9 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Final, NamedTuple
 
-from kvdb.deadlines import Deadlines
-from kvdb.entry import (
+from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory
+from kvdb.store.deadlines import Deadlines
+from kvdb.store.entry import (
     CLIENT_FLAGS_COST,
     DATABASES,
     DEADLINE_COST,
@@ -34,10 +35,9 @@ from kvdb.entry import (
     entry_cost,
     split_key,
 )
-from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory
-from kvdb.recency import RecencyTable
-from kvdb.scans import Scans
-from kvdb.versions import Versions
+from kvdb.store.recency import RecencyTable
+from kvdb.store.scans import Scans
+from kvdb.store.versions import Versions
 
 _FREEING_SLICE: Final = 500  # entries freed at a time after a flush: well under a millisecond
 _MOST_SCANNED: Final = 10_000  # keys looked at under one hold of the lock
