@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: help run test lint types bench
+.PHONY: help run test lint types bench mutants
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -20,3 +20,6 @@ types: ## Check types (needs mypy)
 
 bench: ## Measure beside the peers that are installed
 	$(PYTHON) -m tests.bench
+
+mutants: ## Change the code at random places, and see whether the tests notice
+	$(PYTHON) -m tests.mutants

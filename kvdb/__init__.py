@@ -47,5 +47,5 @@ else:
 
         return getattr(kvdb.client, name)
 
-    def __dir__() -> list[str]:
+    def __dir__() -> "list[str]":  # quoted: older Pythons, which are told so, have to read it
         return [*globals(), *__all__]

@@ -58,6 +58,7 @@ class InputBuffer:
             raise LineTooLong
         line = self._head[self._start : end + 1]
         self._start = end + 1
+        self._forget_used()
         return line
 
     def take(self, length: int) -> bytes | None:
@@ -73,7 +74,13 @@ class InputBuffer:
             return data
         data = self._head[self._start : self._start + length]
         self._start += length
+        self._forget_used()
         return data
+
+    def _forget_used(self) -> None:
+        """Let go of what has arrived once all of it is used up: an idle client keeps nothing."""
+        if self._start == len(self._head) and not self._tail:
+            self._head, self._start, self._searched = b"", 0, 0
 
     def take_all(self) -> bytes:
         """Return everything that has arrived and is not used up."""

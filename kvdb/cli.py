@@ -10,20 +10,27 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import kvdb
 import kvdb.commands
-from kvdb.commands.config import LOG_LEVELS
-from kvdb.config import MB, Config, Fsync
-from kvdb.memory import bypass_pymalloc, tune_allocator
+from kvdb.allocator import tune_allocator
+from kvdb.config import MB, Config
+from kvdb.logs import QueuedLog
+from kvdb.persistence import LoadingInterrupted
 from kvdb.service import CannotStart, Service
+from kvdb.settings import (
+    LOG_LEVELS,
+    SETTINGS,
+    BadSetting,
+    Setting,
+    configure,
+    unknown_variables,
+)
 
 log = logging.getLogger(__name__)
 
-FSYNCS = [fsync.value for fsync in Fsync]
 BAD_USAGE = 2
 FAILED_SAVE = 1
 
@@ -37,41 +44,12 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(BAD_USAGE)
 
 
-def _megabytes(text: str) -> int:
-    return round(_non_negative(text) * MB)
-
-
-def _non_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 2**40:
-        raise ValueError
-    return number
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise ValueError
-    return number
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def parse_config(arguments: Sequence[str], environment: dict[str, str]) -> Config:
+def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
     """Return the configuration. A flag counts more than KVDB_<FLAG> in the environment.
 
-    Raises CannotStart, or exits as argparse does (--help, --version, a bad flag).
+    Raises CannotStart, or exits as argparse does (--help, --version, a bad flag). What has no
+    effect is logged.
     """
-    default = Config()
     parser = _Parser(
         prog="python -m kvdb",
         description="A key-value server: telnet, Redis clients and JSON lines on one port.",
@@ -79,151 +57,59 @@ def parse_config(arguments: Sequence[str], environment: dict[str, str]) -> Confi
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kvdb {kvdb.__version__}")
-
-    def add(flag: str, kind: Callable[[str], Any], value: Any, text: str, metavar: str) -> None:
-        def convert(given: str) -> Any:
-            try:
-                return kind(given)
-            except (ValueError, OverflowError):
-                raise argparse.ArgumentTypeError(f"{given!r} will not do as {metavar}") from None
-
-        given = environment.get("KVDB_" + flag.lstrip("-").upper().replace("-", "_"))
-        options: dict[str, Any] = {"nargs": "?"} if not flag.startswith("-") else {}
-        # argparse converts a default that is a string, which a variable is.
-        parser.add_argument(
-            flag,
-            type=convert,
-            default=value if given is None else given,
-            help=text,
-            metavar=metavar,
-            **options,
-        )
-
-    def add_switch(flag: str, text: str) -> None:
-        given = environment.get("KVDB_" + flag.lstrip("-").upper().replace("-", "_"), "")
-        on = given.lower() in ("1", "true", "yes", "on")
-        parser.add_argument(flag, action="store_true", default=on, help=text)
-
-    add("DATA", Path, default.data, "the file that keeps the data (default: %(default)s)", "DATA")
-    add("--host", str, default.host, "address to listen on (default: %(default)s)", "ADDRESS")
-    add("--port", _port, default.port, "main port; 0: a free one (default: %(default)s)", "PORT")
-    add("--memcached-port", _port, None, "open a door for memcached clients (usual: 11211)", "PORT")
-    add("--haus-port", _port, None, "open a door for the Haus protocol (usual: 9888)", "PORT")
-    add("--http-port", _port, None, "open a door for HTTP (usual: 8000)", "PORT")
-    add(
-        "--http-hosts",
-        _names,
-        (),
-        "names, beside localhost and addresses, by which browsers may reach the HTTP door",
-        "NAME,NAME",
-    )
-    add(
-        "--fsync",
-        str,
-        default.fsync,
-        f"when the journal is on disk: {', '.join(FSYNCS)} (default: %(default)s)",
-        "WHEN",
-    )
-    add(
-        "--max-mb",
-        _megabytes,
-        default.max_bytes,
-        "byte budget in MB; the least recently used keys go first; 0: no limit (default: 64)",
-        "MB",
-    )
-    add(
-        "--max-value-mb",
-        _megabytes,
-        default.max_value_bytes,
-        "longest value in MB (default: 16)",
-        "MB",
-    )
-    add(
-        "--snapshot-interval",
-        _non_negative,
-        default.snapshot_interval,
-        "seconds between snapshots; 0: only at the end and on SAVE (default: 60)",
-        "SECONDS",
-    )
-    add_switch("--in-memory", "keep nothing on disk")
-    add(
-        "--max-clients",
-        _positive,
-        default.max_clients,
-        "connections at a time (default: %(default)s)",
-        "N",
-    )
-    add(
-        "--idle-timeout",
-        _non_negative,
-        default.idle_timeout,
-        "end connections that are silent for so long; 0: never (default: 0)",
-        "SECONDS",
-    )
-    add(
-        "--password-file",
-        Path,
-        None,
-        "file whose first line is the password that clients must give",
-        "FILE",
-    )
-    add_switch("--no-protection", "allow an address other than loopback without a password")
-    add(
-        "--log-level",
-        str,
-        default.log_level,
-        f"one of {', '.join(LOG_LEVELS)} (default: %(default)s)",
-        "LEVEL",
-    )
-    given = parser.parse_args(arguments)
-
-    if given.log_level.lower() not in LOG_LEVELS:
-        parser.error(f"--log-level is one of {', '.join(LOG_LEVELS)}")
-    if given.fsync not in FSYNCS:
-        parser.error(f"--fsync is one of {', '.join(FSYNCS)}")
-    config = Config(
-        data=None if given.in_memory else given.DATA,
-        host=given.host,
-        port=given.port,
-        memcached_port=given.memcached_port,
-        haus_port=given.haus_port,
-        http_port=given.http_port,
-        http_hosts=given.http_hosts,
-        fsync=given.fsync,
-        max_bytes=given.max_mb,
-        snapshot_interval=given.snapshot_interval,
-        max_clients=given.max_clients,
-        max_value_bytes=max(1, given.max_value_mb),
-        idle_timeout=given.idle_timeout,
-        password=_read_password(given.password_file),
-        protected=not given.no_protection,
-        log_level=given.log_level.lower(),
-    )
+    for setting in SETTINGS:
+        _add_flag(parser, setting)
+    given = {
+        field: value
+        for field, value in vars(parser.parse_args(arguments)).items()
+        if value is not None
+    }
+    try:
+        config, remarks = configure(given, environment)
+    except BadSetting as bad:
+        parser.error(str(bad))
+    for remark in remarks:
+        log.warning("%s", remark)
+    for name in unknown_variables(environment):
+        log.warning("the variable %s is no setting of kvdb", name)
     if config.protected and config.password is None and not _is_loopback(config.host):
         raise CannotStart(
             f"--host {config.host} can be reached from outside and there is no password: give "
-            "--password-file FILE, or --no-protection if everybody who gets there may use it"
+            "--password-file FILE or set KVDB_PASSWORD, or give --no-protection if everybody who "
+            "gets there may use it"
         )
     return config
 
 
-def _read_password(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotStart(f"cannot read the password from {path}: {error}") from None
-    if not lines or not lines[0]:
-        raise CannotStart(f"the first line of {path} is empty: it must be the password")
-    return lines[0]
+def _add_flag(parser: argparse.ArgumentParser, setting: Setting) -> None:
+    def convert(text: str) -> Any:
+        try:
+            return setting.parse(text)
+        except BadSetting as bad:
+            parser.error(str(bad))
+
+    default = setting.default or getattr(Config(), setting.field, "")
+    text = f"{setting.help} (default: {default})" if setting.metavar else setting.help
+    text = text.replace("%", "%%")
+    if not setting.metavar:
+        parser.add_argument(
+            setting.flag, dest=setting.field, action="store_const", const=True, help=text
+        )
+    elif setting.flag.startswith("-"):
+        parser.add_argument(
+            setting.flag, dest=setting.field, type=convert, metavar=setting.metavar, help=text
+        )
+    else:
+        parser.add_argument(
+            setting.field, nargs="?", type=convert, metavar=setting.metavar, help=text
+        )
 
 
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 # --- running ------------------------------------------------------------------------------
@@ -233,38 +119,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a server until it is told to stop; return the exit code."""
     started = time.monotonic()
     try:
-        config = parse_config(sys.argv[1:] if arguments is None else arguments, dict(os.environ))
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        queued = _begin_log()
+        config = parse_config(sys.argv[1:] if arguments is None else arguments, os.environ)
         logging.getLogger("kvdb").setLevel(LOG_LEVELS[config.log_level])
         if config.max_bytes:
             tune_allocator()
-            if config.data and config.data.exists():
-                bypass_pymalloc()  # before it is loaded: later, what is loaded stays where it is
-        service = Service(config, own_process=True)
-        if service.governor:
-            service.governor.when_filling = bypass_pymalloc
+        service = Service(config, own_process=True, load=False)
+        if config.max_bytes and service.governor is None:
+            log.warning(
+                "--max-mb counts what the entries take; that the process as a whole keeps to it "
+                "takes Linux with glibc, and a Python with a global interpreter lock"
+            )
+        _listen_for_signals(service)
+        try:
+            service.start()
+        except BaseException:
+            service.stop(save=False)
+            raise
     except CannotStart as problem:
+        queued.finish()
         print(f"kvdb: {problem}", file=sys.stderr)
         return BAD_USAGE
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Ctrl-Break on Windows
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _stop_handler(service))
-    service.start()
+    except LoadingInterrupted:
+        log.info("stopped before the data was loaded; %s is as it was", config.data)
+        queued.finish()
+        return 0
     _greet(service, time.monotonic() - started)
     save = _wait_for_stop(service)
-    log.info("stopping%s", " and saving" if save and service.persistence else "")
     if not service.stop(save):
         log.error("stopped, and what could not be saved is lost")
+        queued.finish()
         return FAILED_SAVE
     log.info("stopped")
+    queued.finish()
     return 0
 
 
+def _begin_log() -> QueuedLog:
+    """Log to standard error, by a thread of its own."""
+    target = logging.StreamHandler(sys.stderr)
+    target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    queued = QueuedLog(target)
+    logging.basicConfig(handlers=[queued])
+    return queued
+
+
+def _listen_for_signals(service: Service) -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # the last two: the terminal is closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop_handler(service))
+
+
 def _stop_handler(service: Service) -> Callable[[int, object], None]:
+    interrupts = 0
+
     def handle(number: int, frame: object) -> None:
-        if number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
+        nonlocal interrupts
         service.stop_requests.put(True)
+        if number != signal.SIGINT:
+            return
+        interrupts += 1
+        unsaved = service.persistence.changes_since_save if service.persistence else 0
+        if interrupts == 2 and unsaved:
+            log.warning(
+                "still saving; %s changes would be lost: Ctrl-C once more to stop without them",
+                f"{unsaved:,}",
+            )
+        elif interrupts >= 2 and service.stopping and (interrupts > 2 or not unsaved):
+            sys.stderr.write("kvdb: stopped at once; what was not saved is lost\n")
+            os._exit(FAILED_SAVE)
 
     return handle
 
@@ -273,7 +196,7 @@ def _wait_for_stop(service: Service) -> bool:
     """Wait until a signal or SHUTDOWN asks for the end; return whether to save.
 
     What can be saved is saved before anything is closed. If it cannot, the first request is
-    refused: stopping would lose it.
+    refused: stopping would lose it. Once saving works again, a refusal is forgotten.
     """
     refused = False
     while True:
@@ -281,10 +204,16 @@ def _wait_for_stop(service: Service) -> bool:
             # On Windows a wait without an end does not notice Ctrl-C.
             save = service.stop_requests.get(timeout=1.0)
         except queue.Empty:
+            refused = refused and not service.saving_works
             continue
+        service.stopping = True
+        if save and service.persistence and service.persistence.changes_since_save:
+            log.info("saving %s keys ...", f"{service.store.total_keys:,}")
+        else:
+            log.info("stopping")
         if not save or refused or service.save():
             return save
-        refused = True
+        refused, service.stopping = True, False
         log.error("not stopping, because saving fails; ask once more to stop all the same")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 MB = 1024 * 1024
 
+_SQLITE = b"SQLite format 3\0"
+
 
 class Fsync(enum.Enum):
     """When a write to the journal is on disk, under Redis's names for it."""
@@ -27,16 +29,35 @@ class Config:
     memcached_port: int | None = None  # None: closed
     haus_port: int | None = None
     http_port: int | None = None
+    memcached_db: int = 0  # the database that memcached clients see
+    haus_db: int = 0
     max_bytes: int = 64 * MB  # 0: no limit
     fsync: str = "everysec"  # of the journal: always, everysec or never
     http_hosts: tuple[str, ...] = ()  # names, beside localhost, that a Host header may give
     snapshot_interval: float = 60.0  # seconds; 0: only on SAVE and at the end
     max_clients: int = 10_000
     max_value_bytes: int = 16 * MB
+    max_client_bytes: int = (
+        64 * MB
+    )  # what clients' buffers and queues may take together; 0: no limit
     idle_timeout: float = 0.0  # seconds; 0: never
     password: str | None = None
     protected: bool = True
     log_level: str = "info"
+
+    @property
+    def is_journal(self) -> bool:
+        """Whether the data file is a journal: what is in it decides, else how it is called."""
+        if self.data is None:
+            return False
+        try:
+            with open(self.data, "rb") as file:
+                begin = file.read(len(_SQLITE))
+        except OSError:
+            begin = b""
+        if begin == _SQLITE or begin.startswith(b"{"):
+            return begin == _SQLITE
+        return self.data.suffix.lower() in (".sqlite", ".sqlite3", ".db")
 
     @property
     def max_request_bytes(self) -> int:

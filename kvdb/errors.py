@@ -20,6 +20,7 @@ OFFSET_OUT_OF_RANGE = "ERR offset is out of range"
 DB_OUT_OF_RANGE = "ERR DB index is out of range"
 INVALID_CURSOR = "ERR invalid cursor"
 NESTED_MULTI = "ERR MULTI calls can not be nested"
+MULTI_INSIDE_START = "ERR a transaction that was begun with START is open on this connection: COMMIT or ROLLBACK first"
 WATCH_INSIDE_MULTI = "ERR WATCH inside MULTI is not allowed"
 EXEC_WITHOUT_MULTI = "ERR EXEC without MULTI"
 DISCARD_WITHOUT_MULTI = "ERR DISCARD without MULTI"
@@ -38,10 +39,15 @@ NO_PASSWORD_SET = (
     "Are you sure your configuration is correct?"
 )
 UNSUPPORTED_PROTOCOL = "NOPROTO unsupported protocol version"
+LOADING = "LOADING Redis is loading the dataset in memory"  # clients wait and try again
 TOO_MANY_CLIENTS = "ERR max number of clients reached"
 INTERNAL = "ERR internal error"
 NOT_SAVED = "MISCONF The change was undone, because it cannot be saved: "
 OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
+
+
+TLS_HANDSHAKE = 0x16
+"""The byte that a TLS client begins with: nothing of what follows may be taken for a command."""
 
 
 class CommandError(Exception):
@@ -53,6 +59,14 @@ class CommandError(Exception):
     @property
     def text(self) -> str:
         return str(self.args[0])
+
+    def as_reply(self) -> CommandError:
+        """Return it to be kept as a reply, without the frames that it came through.
+
+        One of them holds the reply: they would keep each other, and whatever else is in there.
+        """
+        self.__traceback__ = self.__context__ = None
+        return self
 
 
 class EntryTooLarge(CommandError):

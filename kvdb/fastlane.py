@@ -63,9 +63,17 @@ class FastLane:
     """`_lock` guards `_parked` and `_stopping`. Whatever belongs to a parked connection is the
     lane's thread's alone, from the moment it is entered there to the moment it is taken out."""
 
-    def __init__(self, monotonic: Callable[[], float], crowded: Callable[[], bool]) -> None:
-        """`crowded` tells whether there are enough connections for a lane to be of use."""
-        self._monotonic, self._crowded = monotonic, crowded
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        crowded: Callable[[], bool],
+        congested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`crowded` tells whether there are enough connections for a lane to be of use.
+
+        While whoever writes has to wait for the disk (`congested`), all go back to their threads.
+        """
+        self._monotonic, self._crowded, self._congested = monotonic, crowded, congested
         self._lock = threading.Lock()
         self._parked: dict[int, _Parked] = {}  # by file descriptor
         self._stopping = False
@@ -106,8 +114,12 @@ class FastLane:
             self._parked[descriptor] = parked
             self._epoll.register(descriptor, select.EPOLLIN)
         parked.awake.acquire()
-        if parked.error:
-            raise parked.error
+        error, parked.error = parked.error, None
+        if error:
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads here: they would keep each other, and the session
         return parked.handed
 
     def _run(self) -> None:
@@ -116,15 +128,20 @@ class FastLane:
             with self._lock:
                 if self._stopping:
                     return
-                ready = [(each, self._parked[each]) for each, _ in events if each in self._parked]
-            now, crowded = self._monotonic(), self._crowded()
-            for descriptor, parked in ready:
-                try:
-                    handed = self._serve(parked, now, crowded)
-                except Exception as error:
-                    parked.error, handed = error, Handed(b"", None)
-                if handed is not None:
-                    self._hand_back(descriptor, parked, handed)
+            self._serve_all([descriptor for descriptor, _ in events])
+
+    def _serve_all(self, descriptors: list[int]) -> None:
+        """Serve those that are ready. (A function of its own: while we wait, nothing is kept.)"""
+        with self._lock:
+            ready = [(each, self._parked[each]) for each in descriptors if each in self._parked]
+        now, crowded = self._monotonic(), self._crowded() and not self._congested()
+        for descriptor, parked in ready:
+            try:
+                handed = self._serve(parked, now, crowded)
+            except Exception as error:
+                parked.error, handed = error, Handed(b"", None)
+            if handed is not None:
+                self._hand_back(descriptor, parked, handed)
 
     def _hand_back(self, descriptor: int, parked: _Parked, handed: Handed) -> None:
         with self._lock:

@@ -1,9 +1,8 @@
 """The memory promise: the process takes little more than the budget and what it takes when empty.
 
 The store counts what its entries cost. The process takes more: what entries that are gone leave
-behind is free, but scattered over pages that others still need. Two things keep that in bounds:
-`tune_allocator()` has the allocator give back what it can, and where that is not enough the
-`Governor` has the store keep fewer entries.
+behind is free, but scattered over pages that others still need. `allocator.py` has the system get
+back what it can; where that is not enough, the `Governor` has the store keep fewer entries.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
+from kvdb.allocator import give_back
 from kvdb.config import MB
 from kvdb.periodic import Periodic
 from kvdb.store import Store
@@ -25,7 +25,9 @@ _MOST: Final = 1.02
 _COMFORTABLE: Final = 0.99
 _UNCERTAIN: Final = 8 * MB  # what an interpreter takes varies by that much, whatever the budget
 _BETWEEN_LOOKS: Final = 4 * MB  # bytes that may arrive, all clients together
-_LEAST_ALLOWED: Final = 0.10  # entries keep to no less, whatever else fills the memory
+
+LEAST_ALLOWED: Final = 0.75
+"""The share of the budget that entries may always use, whatever state memory is in."""
 
 _FASTEST_GROWTH: Final = 400 * MB  # bytes per second, all clients together
 _SHORTEST_WAIT: Final = 0.005  # seconds between two looks
@@ -54,98 +56,25 @@ def resident_bytes() -> int | None:
         return None
 
 
-def has_glibc() -> bool:
-    """Tell whether memory comes from the GNU C library, whose allocator can be tuned."""
-    try:
-        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-    except (AttributeError, ValueError, OSError):
-        return False
-
-
-def give_back() -> None:
-    """Have glibc give the system all pages that are entirely free: up to tens of milliseconds."""
-    if not has_glibc():
-        return
-    import ctypes
-
-    ctypes.CDLL(None).malloc_trim(0)
-
-
-def tune_allocator() -> None:
-    """Have memory that becomes free go back to the system as far as possible.
-
-    It concerns the whole process and has to come before its other threads: only the command
-    line calls it. Does nothing where memory does not come from glibc.
-    """
-    if not has_glibc():
-        return
-    import ctypes  # 3 ms, which only a server with a budget has to spend
-
-    most_arenas, least_mapped = -8, -3  # M_ARENA_MAX and M_MMAP_THRESHOLD in malloc.h
-    libc = ctypes.CDLL(None)
-    # One arena for all threads: what one thread frees, the others can use.
-    libc.mallopt(most_arenas, 1)
-    # Large blocks are mapped and go back at once. 128 kB is the default, which glibc would
-    # raise up to 32 MB as soon as such a block is freed, unless it is set.
-    libc.mallopt(least_mapped, 128 * 1024)
-
-
-def can_bypass_pymalloc(environment: Mapping[str, str]) -> bool:
-    """Tell whether this is an interpreter that `bypass_pymalloc` is known to be sound for."""
-    return (
-        sys.implementation.name == "cpython"
-        and (3, 11) <= sys.version_info[:2] <= (3, 13)
-        and not sys.abiflags  # d: debug build, t: free-threaded, whose allocator is another one
-        and "PYTHONMALLOC" not in environment
-    )
-
-
-def bypass_pymalloc() -> None:
-    """Have small objects, too, come from glibc from now on. For the command line's server only.
-
-    Python's own allocator gives back a mebibyte when nothing in it is used any more, glibc
-    a page. Measured after shifts of sizes: the entries can use 32 to 37 % of the budget with
-    the one, 74 to 95 % with the other. As it costs speed (pipelined SETs and GETs of three
-    bytes: a sixth to a quarter), it is done when a twentieth of the budget is used (a tenth:
-    75 to 88 %; half: 53 to 69 %). PYTHONMALLOC=malloc is read before any of our code.
-
-    Only the functions that take new memory are replaced. Those that free or resize it tell
-    blocks of their own from others by the address, as they always have to, because blocks above
-    512 bytes come from glibc anyway. Both domains are used under the interpreter's lock, which
-    is held here, too. What goes wrong is a statistic: each such block that is freed counts as
-    one less in sys.getallocatedblocks().
-    """
-    if not has_glibc() or not can_bypass_pymalloc(os.environ):
-        return
-    import ctypes
-
-    class Allocator(ctypes.Structure):  # PyMemAllocatorEx
-        _fields_ = [
-            (name, ctypes.c_void_p) for name in ("ctx", "malloc", "calloc", "realloc", "free")
-        ]
-
-    python: Any = ctypes.pythonapi
-    raw, mem, obj = domains = Allocator(), Allocator(), Allocator()
-    for number, domain in enumerate(domains):  # PYMEM_DOMAIN_RAW, _MEM, _OBJ
-        python.PyMem_GetAllocator(number, ctypes.byref(domain))
-        if domain.ctx is not None:  # hooks: tracemalloc or the debug mode
-            return
-    for number, domain in ((1, mem), (2, obj)):
-        domain.malloc, domain.calloc = raw.malloc, raw.calloc
-        python.PyMem_SetAllocator(number, ctypes.byref(domain))
-
-
 # --- the governor -------------------------------------------------------------------------
 
 
 class Governor(Periodic):
-    """Watches what the process takes, and says how much of it the entries may take.
+    """Watches what the entries really take, and says how much of the budget that leaves them.
 
-    While it takes more than is comfortable, free memory is given back. If that is not enough,
-    entries make room for what it has grown by since the last look, so that it stops growing;
-    above the most that is acceptable, they make room for all that is too much. As soon as it
-    is comfortable, entries may take what they take now and half of what is left, up to the
-    budget. In between, while it does not grow, nothing moves: so it settles.
+    What the process takes beside the empty server and beside what has an account of its own
+    (clients, scans, the journal's queue, a save) is the entries' memory: what they are counted
+    for, and the holes that freed ones have left between them. While that is more than is
+    comfortable, free memory is given back. If that is not enough, entries make room for what
+    it has grown by since the last look, so that it stops growing; above the most that is
+    acceptable, they make room for all that is too much. They do so for holes only: not for more
+    than what entries have freed since all was well, and never below LEAST_ALLOWED of the
+    budget. As soon as it is comfortable, they may take what they take now and half of what is
+    left, up to the budget. In between, while it does not grow, nothing moves: so it settles.
+
+    To store survivors anew, so that the pages around them can go, was tried: of 100 MB of
+    entries 182 MB became 155 after large values, and nothing changed after small ones: the copy
+    goes into the hole next door.
 
     `_looking` is held during a look; the store's lock may be taken under it, no other.
     """
@@ -162,8 +91,8 @@ class Governor(Periodic):
     ) -> None:
         """`empty` is what `resident` said before anything was loaded; with None, nothing is done.
 
-        `borrowed` tells how many bytes connections and a save under way take: they are not held
-        against the entries.
+        `borrowed` tells how many bytes have an account of their own: they are not held against
+        the entries.
         """
         super().__init__("governor", self.look, lambda: self.wait)
         self._store = store
@@ -174,14 +103,15 @@ class Governor(Periodic):
         self._all_resident, self._borrowed = resident, borrowed
         self._give_back, self._monotonic = give_back, monotonic
         self._before = sys.maxsize  # resident bytes at the last look
+        self._freed_when_well = 0  # Store.freed_bytes when the entries last took what they should
         self._next_give_back = 0.0
         self._changes = self._changes_given_back = -1  # Store.changes then, and at the last time
-        self.when_filling: Callable[[], object] | None = None
-        """Called once, when the process takes a twentieth of the budget beside the empty server."""
         self.allowance = sys.maxsize
         """Bytes that the entries may take now; as much as the budget, or more: no restriction."""
         self.wait = 0.0
         """Seconds until the next look."""
+        self.holes = 0
+        """Bytes that the entries' memory took beyond what they are counted for, at the last look."""
 
     def keep_pace(self, arrived: int) -> None:
         """Look now if clients have sent much since the last look. Called by their threads.
@@ -210,10 +140,10 @@ class Governor(Periodic):
         if not budget:
             self._allow(sys.maxsize)
             return
-        if self.when_filling and resident - self.empty > budget // 20:
-            when_filling, self.when_filling = self.when_filling, None
-            when_filling()
+        self.holes = max(0, resident - self.empty - self._store.used_bytes)
         room = self._share(_COMFORTABLE, budget) - resident
+        if room > 0:
+            self._freed_when_well = self._store.freed_bytes
         if room < 0:
             # Clients have to wait meanwhile: if they write between the slices of Store.allow(),
             # 10 MB take a second to go, and 30 MB more come in.
@@ -234,7 +164,10 @@ class Governor(Periodic):
         if resident > comfortable:
             growth = min(resident - self._before, resident - comfortable)
             # Twice what is too much, because evictions free whole pages only later.
-            self._evict(budget, max(growth, 2 * (resident - most), 0))
+            excess = max(growth, 2 * (resident - most), 0)
+            excess = min(excess, self._store.freed_bytes - self._freed_when_well)
+            if self._store.freed_bytes > self._freed_when_well:  # else there can be no holes
+                self._evict(budget, excess)
         return resident
 
     def _share(self, share: float, budget: int) -> int:
@@ -259,7 +192,7 @@ class Governor(Periodic):
     def _evict(self, budget: int, excess: int) -> None:
         """Have entries take `excess` bytes less than they do, as far as time and policy allow."""
         began, used = self._monotonic(), self._store.used_bytes
-        goal = max(min(used, self.allowance) - excess, int(_LEAST_ALLOWED * budget))
+        goal = max(min(used, self.allowance) - excess, int(LEAST_ALLOWED * budget))
         while used > goal and self._monotonic() < began + _LONGEST_HOLD:
             self._allow(max(goal, used - _STEP))
             before, used = used, self._store.used_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class Periodic:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         # Daemon only so that a crash elsewhere cannot hang the exit; stop() always joins.
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self.thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
     @classmethod
     def every(cls, name: str, seconds: float, run_pass: Callable[[], object]) -> Periodic:
@@ -39,7 +40,7 @@ class Periodic:
         return self._stopping.is_set()
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def wake(self) -> None:
         """End the wait now: run a pass, or compute the wait again. Safe to call under a lock."""
@@ -49,8 +50,8 @@ class Periodic:
         """Wake the thread and wait until its current pass has ended."""
         self._stopping.set()
         self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self.thread.ident is not None:
+            self.thread.join()
 
     def _loop(self) -> None:
         while not self.stopping:
@@ -61,5 +62,6 @@ class Periodic:
                 if not self.stopping:
                     self._run_pass()
             except Exception:
-                log.exception("%s: this pass failed; trying again next time", self._thread.name)
+                with contextlib.suppress(Exception):  # a lack of memory may last
+                    log.exception("%s: this pass failed; trying again next time", self.thread.name)
                 self._stopping.wait(1.0)  # a pass that always fails must not keep a core busy

@@ -7,7 +7,7 @@ by the server and the bundled client. Does no I/O, holds no lock, knows no comma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,9 @@ from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, Reply, SimpleString, Verbatim
 
 MAX_LINE: Final = 64 * 1024
 """Redis's limit for an inline request and for a header line."""
+
+STRANGERS_LINE: Final = 4 * 1024
+"""The same before a password was given: a stranger costs a few kilobytes."""
 
 MAX_BULK: Final = 512 * 1024 * 1024
 """Redis's default proto-max-bulk-len. A longer announcement cannot be meant seriously."""
@@ -39,7 +42,13 @@ class RequestLimits:
     def before_authentication(cls) -> RequestLimits:
         """Return the limits that Redis has for strangers (CVE-2021-32675)."""
         limit = 16 * 1024
-        return cls(max_arguments=10, max_bulk=limit, max_value=limit, unauthenticated=True)
+        return cls(
+            max_arguments=10,
+            max_bulk=limit,
+            max_value=limit,
+            max_request=limit + 4 * 1024,  # Redis takes ten such arguments; nobody needs them
+            unauthenticated=True,
+        )
 
 
 class RequestParser:
@@ -81,10 +90,10 @@ class RequestParser:
             self._missing -= 1
         self._size = 0
         refusal, self._refusal = self._refusal, None
+        arguments, self._arguments = self._arguments, []
         if refusal:
-            self._arguments = []
             raise refusal
-        return self._arguments
+        return arguments
 
     def _header(self, kind: bytes, too_long: str) -> bytes | None:
         """Return the rest of a header line that starts with `kind`, or None until it is whole."""
@@ -113,6 +122,8 @@ class RequestParser:
         if length > self.limits.max_bulk:
             self._too_long("bulk", length)
         self._size += length
+        if self.limits.unauthenticated and self._size > self.limits.max_request:
+            raise ProtocolError("unauthenticated bulk length")
         self._length = length
         self._refusal = self._refusal or self._too_large(length)
         if self._refusal:
@@ -183,8 +194,13 @@ def encode_reply(reply: Reply, version: int = 2) -> bytes:
     return b"".join(encode_pieces(reply, version))
 
 
-def encode_pieces(reply: Reply, version: int = 2) -> list[bytes]:
-    """As encode_reply(), but not joined: long strings in it are not copied."""
+def encode_pieces(reply: Reply, version: int = 2) -> Iterable[bytes]:
+    """As encode_reply(), but not joined: long strings in it are not copied.
+
+    The pieces of a long list are made some at a time.
+    """
+    if type(reply) is list and len(reply) > _MADE_TOGETHER:
+        return _encode_in_slices(reply, version)
     pieces: list[bytes] = []
     if type(reply) is list:
         pieces.append(b"*%d\r\n" % len(reply))
@@ -192,6 +208,12 @@ def encode_pieces(reply: Reply, version: int = 2) -> list[bytes]:
     else:
         _encode(reply, version, pieces.append)
     return pieces
+
+
+def _encode_in_slices(reply: list[Reply], version: int) -> Iterator[bytes]:
+    yield b"*%d\r\n" % len(reply)
+    for start in range(0, len(reply), _MADE_TOGETHER):
+        yield from encode_each(reply[start : start + _MADE_TOGETHER], version)
 
 
 def encode_each(replies: Iterable[Reply], version: int = 2) -> list[bytes]:
@@ -213,6 +235,8 @@ def encode_error(text: str) -> bytes:
     """Put an error into bytes. Line ends would let its text pass for another reply: no more."""
     return b"-%b\r\n" % text.translate(_ONE_LINE).encode("utf-8", "surrogateescape")
 
+
+_MADE_TOGETHER: Final = 1_000  # elements of a list
 
 _LONG: Final = 2 * 1024
 """Strings of this length and above are pieces of their own."""

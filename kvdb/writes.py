@@ -6,11 +6,15 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from kvdb.errors import CommandError
 from kvdb.store import Store
 from kvdb.store.entry import Key, entry_cost
 
 IDLE_LIMIT: Final = 60.0
 """Seconds after which an open transaction that nobody uses is rolled back."""
+
+MAX_READ: Final = 10_000
+"""Keys that a transaction may read: what it saw of each is remembered until its COMMIT."""
 
 
 class TransactionEnded(Exception):
@@ -21,21 +25,38 @@ class TransactionEnded(Exception):
     """
 
 
-class PendingWrites:
-    """What one session has written since START and others do not see yet.
+class Conflict(CommandError):
+    """A key that the transaction has read was changed by somebody else before its COMMIT."""
 
-    `_lock` guards all of it: the housekeeping takes an idle transaction's memory away.
+    def __init__(self) -> None:
+        super().__init__(
+            "ERR a key that the transaction has read was changed meanwhile; nothing was written"
+        )
+
+
+class PendingWrites:
+    """What one session has written since START and others do not see yet, and what it has read.
+
+    `_lock` guards all of it: the housekeeping takes an idle transaction's memory away. The
+    store's lock is taken under it, never the other way round.
     """
 
-    def __init__(self, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, max_bytes: int, clock: Callable[[], float]) -> None:
         """`max_bytes` is what the writes may cost together; `clock` measures idleness."""
         self._lock = threading.Lock()
+        self._store = store
         self._clock = clock
         self._max_bytes = max_bytes
         self._writes: dict[Key, bytes | None] = {}  # None: deleted
+        self._read: dict[Key, int] = {}  # key -> its version when it was read first
         self._cost = 0
         self._last_used = clock()
         self._ended = ""  # why, once the server has rolled it back
+
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory, about."""
+        return self._cost + 100 * len(self._read)
 
     def put(self, key: Key, value: bytes) -> None:
         """Write a value. Raises TransactionEnded if that makes the transaction too large."""
@@ -43,31 +64,53 @@ class PendingWrites:
             self._use_locked()
             self._write_locked(key, value)
 
-    def delete(self, store: Store, key: Key) -> bool:
-        """Delete a key; tell whether this session saw it before. Raises as put() does."""
-        there = self.get(store, key) is not None
+    def delete(self, key: Key) -> bool:
+        """Delete a key; tell whether this session saw it before. Raises as put() does.
+
+        It is a blind write: whether the key is there may change until the COMMIT.
+        """
         with self._lock:
             self._use_locked()
+            there = (
+                self._writes[key] is not None if key in self._writes else self._store.exists(key)
+            )
             self._write_locked(key, None)
-        return there
+            return there
 
-    def get(self, store: Store, key: Key) -> bytes | None:
-        """Return a value as this session sees it: its own writes before everybody's."""
+    def get(self, key: Key) -> bytes | None:
+        """Return a value as this session sees it: its own writes before everybody's.
+
+        If somebody else changes the key before the COMMIT, that will be refused.
+        """
         with self._lock:
             self._use_locked()
             if key in self._writes:
                 return self._writes[key]
-        return store.get(key)
+            if key not in self._read:
+                if len(self._read) >= MAX_READ:
+                    self._end_locked(f"it has read more than {MAX_READ} keys")
+                    self._use_locked()
+                self._read[key] = self._store.watch(key)
+            return self._store.get(key)
 
-    def commit(self, store: Store) -> None:
-        """Carry out all writes in one step, or, if they do not fit into the budget, none.
+    def commit(self) -> None:
+        """Carry out all writes in one step, or none.
 
-        Raises TransactionEnded, or what `Store.write_many()` raises.
+        Raises TransactionEnded, Conflict, or what `Store.write_many()` raises.
         """
         with self._lock:
             self._use_locked()
-            writes = self._writes
-        store.write_many(writes)
+            with self._store.atomic():
+                if not all(
+                    self._store.unchanged(key, version) for key, version in self._read.items()
+                ):
+                    raise Conflict
+                self._store.write_many(self._writes)
+
+    def release(self) -> None:
+        """Forget everything: the session commits nothing more."""
+        with self._lock:
+            self._forget_locked()
 
     def end_if_idle(self) -> None:
         """Roll back if nobody has used the transaction for IDLE_LIMIT seconds."""
@@ -90,4 +133,11 @@ class PendingWrites:
         self._last_used = self._clock()
 
     def _end_locked(self, reason: str) -> None:
-        self._ended, self._writes, self._cost = reason, {}, 0
+        self._ended = reason
+        self._forget_locked()
+
+    def _forget_locked(self) -> None:
+        self._writes, self._cost = {}, 0
+        for key in self._read:
+            self._store.unwatch(key)
+        self._read = {}

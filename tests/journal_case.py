@@ -7,13 +7,14 @@ import sqlite3
 import tempfile
 import threading
 import unittest
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from kvdb.commands.session import Instance
 from kvdb.config import Config
+from kvdb.persistence.database import JournalFile
 from kvdb.persistence.journal import Fsync, Journal
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key, key_in
@@ -26,40 +27,50 @@ FULL = "database or disk is full"
 class Disk:
     """Stands between a journal and its file: fails, waits or looks on when a test says so."""
 
-    def __init__(self, database: Any) -> None:
-        self._database = database
+    def __init__(self) -> None:
         self.full = False
         self.fails_at: int | None = None  # number of the statement that fails, from now on
         self.before_commit: Callable[[], object] = lambda: None
         self.after_statement: Callable[[], object] = lambda: None
         self.commits = 0
 
-    def execute(self, sql: str, *arguments: Any) -> Any:
-        if sql == "COMMIT":
-            self.before_commit()
-        self._may_fail(sql)
-        cursor = self._database.execute(sql, *arguments)
-        self.commits += sql == "COMMIT"
-        self.after_statement()
-        return cursor
+    def stand_before(self, file: JournalFile) -> None:
+        """Have all that this file's connections do come through here."""
+        connect = file._connect
+        file._database = Through(self, file._database)  # type: ignore[assignment]
+        file._connect = lambda: Through(self, connect())  # type: ignore[method-assign, assignment, return-value]
 
-    def executemany(self, sql: str, rows: Iterable[Any]) -> Any:
-        self._may_fail(sql)
-        cursor = self._database.executemany(sql, rows)
-        self.after_statement()
-        return cursor
-
-    def close(self) -> None:
-        self._database.close()
-
-    def _may_fail(self, sql: str) -> None:
+    def may_fail(self, sql: str) -> None:
         """Reading and rolling back always work, as they do where only room is lacking."""
-        if sql.startswith(("SELECT", "ROLLBACK")):
+        if sql.startswith(("SELECT", "ROLLBACK")) or sql == "PRAGMA user_version":
             return
         if self.fails_at is not None:
             self.fails_at -= 1
         if self.full or self.fails_at == -1:
             raise sqlite3.OperationalError(FULL)
+
+
+class Through:
+    """A connection to a file on such a disk."""
+
+    def __init__(self, disk: Disk, database: sqlite3.Connection) -> None:
+        self._disk, self._database = disk, database
+
+    def execute(self, sql: str, *arguments: Any) -> Any:
+        if sql == "COMMIT":
+            self._disk.before_commit()
+        self._disk.may_fail(sql)
+        cursor = self._database.execute(sql, *arguments)
+        self._disk.commits += sql == "COMMIT"
+        self._disk.after_statement()
+        return cursor
+
+    def executescript(self, sql: str) -> Any:
+        self._disk.may_fail(sql)
+        return self._database.executescript(sql)
+
+    def close(self) -> None:
+        self._database.close()
 
 
 class Gate:
@@ -100,8 +111,8 @@ class JournalCase(unittest.TestCase):
         self.journal = Journal(self.store, self.path, fsync)
         self.addCleanup(self.journal.stop)
         self.loaded = self.journal.load()
-        self.disk = Disk(self.journal._database)
-        self.journal._database = self.disk  # type: ignore[assignment]
+        self.disk = Disk()
+        self.disk.stand_before(self.journal._file)
         self.journal.start()
         self.addCleanup(self.store.check)
         config = Config(max_bytes=0, data=self.path)
@@ -112,7 +123,9 @@ class JournalCase(unittest.TestCase):
         self.assertTrue(self.journal.stop())
         self.open(fsync)
 
-    def rows(self, path: Path | None = None, columns: str = "*") -> list[tuple[Any, ...]]:
+    def rows(
+        self, path: Path | None = None, columns: str = "db, key, value, expires_at, client_flags"
+    ) -> list[tuple[Any, ...]]:
         """Read the file as any other program would."""
         database = sqlite3.connect(path or self.path)
         try:

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from kvdb.store import Store
-from kvdb.store.entry import Change, Entry, Flush, Key, entry_cost, split_key
+from kvdb.store import Dump, Store
+from kvdb.store.entry import Change, Entry, Flush, Key, entry_cost, has_come, split_key
 from tests.support import ManualClock
 
 COST = entry_cost(b"a", b"1")  # of every entry that fill() makes in database 0
+
+
+@dataclass
+class TickingClock:
+    """A clock that goes on by `tick` seconds whenever somebody looks at it."""
+
+    now: float = 1_000_000.0
+    tick: float = 0.125
+    readings: int = 0
+
+    def __call__(self) -> float:
+        self.readings += 1
+        self.now += self.tick
+        return self.now
 
 
 class StoreCase(unittest.TestCase):
@@ -36,7 +51,7 @@ class StoreCase(unittest.TestCase):
 
     def there(self) -> set[Key]:
         """Return all keys of all databases, without using any."""
-        return set(self.store.dump().keys)
+        return set(contents(self.store))
 
     def evict_all(self) -> list[Key]:
         """Shrink the budget to nothing; return the keys in the order in which they went."""
@@ -49,25 +64,27 @@ class StoreCase(unittest.TestCase):
 class Feed:
     """A listener that remembers what it was told, one list for each atomic step."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store | None = None) -> None:
         self.steps: list[list[Change | Flush]] = []
-        store.add_listener(self)
+        self.numbers: list[int] = []
+        if store is not None:
+            store.add_listener(self)
 
-    def __call__(self, facts: Sequence[Change | Flush]) -> None:
+    def __call__(self, step: int, facts: Sequence[Change | Flush]) -> None:
         self.steps.append(list(facts))
+        self.numbers.append(step)
 
     def facts(self) -> list[Change | Flush]:
         return [fact for step in self.steps for fact in step]
 
 
 class Replica:
-    """A listener that follows a store by nothing but its change feed."""
+    """A listener that follows a store by nothing but a copy and its change feed."""
 
     def __init__(self, store: Store) -> None:
-        self.entries: dict[Key, Entry] = {}
-        store.add_listener(self)
+        self.entries = entries_of(store.follow(self))
 
-    def __call__(self, facts: Sequence[Change | Flush]) -> None:
+    def __call__(self, step: int, facts: Sequence[Change | Flush]) -> None:
         for fact in facts:
             if isinstance(fact, Flush):
                 for key in list(self.entries):
@@ -79,10 +96,19 @@ class Replica:
                 self.entries[fact.key] = fact.entry
 
 
-def contents(store: Store) -> dict[Key, Entry]:
-    """Return everything that the store's dump holds."""
-    dump = store.dump()
+def entries_of(dump: Dump) -> dict[Key, Entry]:
+    """Return everything that a dump holds."""
     return {
         key: Entry(value, dump.expires_at.get(key), dump.client_flags.get(key, 0))
         for key, value in zip(dump.keys, dump.values, strict=True)
+    }
+
+
+def contents(store: Store) -> dict[Key, Entry]:
+    """Return everything that the store's dump holds, without what is due."""
+    now = store.now()
+    return {
+        key: entry
+        for key, entry in entries_of(store.dump()).items()
+        if not has_come(entry.expires_at, now)
     }

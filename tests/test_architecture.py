@@ -13,7 +13,7 @@ PACKAGE = ROOT / "kvdb"
 
 # From the street inwards. An import may only point to a later floor, or stay within a folder.
 FLOORS = (
-    ("kvdb.__main__",),
+    ("kvdb.__main__", "kvdb.healthcheck"),
     ("kvdb.cli",),
     ("kvdb.service",),
     ("kvdb.http",),
@@ -24,10 +24,20 @@ FLOORS = (
     ("kvdb.memory", "kvdb.persistence", "kvdb.reaper", "kvdb.writes"),
     ("kvdb.periodic",),
     ("kvdb.store",),
+    ("kvdb.settings",),
     ("kvdb.config", "kvdb.glob"),
     ("kvdb.client",),
     ("kvdb.resp", "kvdb.pipelines"),
-    ("kvdb.buffer", "kvdb.errors", "kvdb.replies"),
+    (
+        "kvdb.accounts",
+        "kvdb.allocator",
+        "kvdb.buffer",
+        "kvdb.errors",
+        "kvdb.guesses",
+        "kvdb.logs",
+        "kvdb.prefixes",
+        "kvdb.replies",
+    ),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -38,7 +48,7 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
         yield name.removesuffix(".__init__"), ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(tree: ast.Module) -> Iterator[str]:
+def imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -65,6 +75,19 @@ class ArchitectureTest(unittest.TestCase):
     def test_every_module_has_its_floor(self) -> None:
         rooms = {room(module) for module, _ in modules()} - {"kvdb"}
         self.assertEqual(rooms, set(FLOOR_OF))
+
+    def test_what_comes_before_everything_else_imports_next_to_nothing(self) -> None:
+        """The process may start anew there: until then nothing may cost time, or be opened."""
+        trees = dict(modules())
+        for module, allowed in (
+            ("kvdb.__main__", {"sys", "kvdb.allocator.use_system_allocator"}),
+            ("kvdb.allocator", {"__future__.annotations", "contextlib", "os", "sys"}),
+        ):
+            at_once = [
+                node for node in trees[module].body if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            found = {name for node in at_once for name in imports(node)}
+            self.assertEqual(found, allowed, module)
 
     def test_only_the_standard_library_is_imported(self) -> None:
         for module, tree in modules():

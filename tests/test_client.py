@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import dis
 import json
+import linecache
 import math
 import os
 import socket
+import sys
+import tempfile
 import threading
+import time
 import unittest
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
 from unittest import mock
 
 import kvdb
@@ -447,13 +455,13 @@ class PoolTest(unittest.TestCase):
             except kvdb.Error as error:
                 got.append(error)
 
-        wait_for = self.pool._changed.wait_for
+        wait = self.pool._changed.wait
 
-        def tell_and_wait(*arguments: object) -> bool:
+        def tell_and_wait(timeout: float) -> bool:
             waiting.set()
-            return wait_for(*arguments)  # type: ignore[arg-type]
+            return wait(timeout)
 
-        with mock.patch.object(self.pool._changed, "wait_for", tell_and_wait):
+        with mock.patch.object(self.pool._changed, "wait", tell_and_wait):
             thread = threading.Thread(target=take)
             thread.start()
             self.assertTrue(waiting.wait(10))
@@ -490,3 +498,341 @@ class PoolTest(unittest.TestCase):
         self.pool.give_back(fresh)
         self.assertIs(self.pool.take(), fresh)
         self.pool.give_back(fresh)
+
+
+def silent_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class NothingToAskTest(unittest.TestCase):
+    def test_nothing_to_get_set_or_delete_needs_no_server(self) -> None:
+        with kvdb.Client(port=silent_port()) as client:
+            self.assertEqual(client.mget([]), [])
+            self.assertIsNone(client.mset({}))
+            self.assertEqual(client.delete(), 0)
+            self.assertEqual(client.pipeline().execute(), [])
+
+    def test_in_a_pipeline_each_has_its_place_among_the_results(self) -> None:
+        service = self.enterContext(running_server())
+        with kvdb.Client(port=service.server.port) as client:
+            pipe = client.pipeline()
+            pipe.incr("n")
+            pipe.mget(iter([]))
+            pipe.mset({})
+            pipe.delete()
+            pipe.incr("n")
+            self.assertEqual(pipe.execute(), [1, [], None, 0, 2])
+
+
+class RestartTest(unittest.TestCase):
+    """The server is stopped and started again while a client has idle connections."""
+
+    def setUp(self) -> None:
+        self.data = Path(self.enterContext(tempfile.TemporaryDirectory())) / "data.json"
+        self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
+        with running_server(data=self.data) as service:
+            self.port = service.server.port
+            self.db = kvdb.Client(port=self.port, max_connections=4)
+            self.addCleanup(self.db.close)
+            self.assertEqual(self.db.incr("n"), 1)
+            pool = self.db._pool
+            for connection in [pool.take() for _ in range(4)]:
+                pool.give_back(connection)
+            self.assertEqual(len(pool._idle), 4)
+        self.service = self.enterContext(running_server(data=self.data, port=self.port))
+
+    def test_a_counter_neither_fails_nor_counts_twice(self) -> None:
+        self.assertEqual([self.db.incr("n"), self.db.decr("n"), self.db.incr("n")], [2, 1, 2])
+        self.assertEqual(self.service.instance.connections_received, 1)
+
+    def test_a_pipeline_does_not_fail_either(self) -> None:
+        with self.db.pipeline() as pipe:
+            pipe.incr("n")
+            pipe.get("n")
+            self.assertEqual(pipe.execute(), [2, 2])
+
+    def test_a_read_finds_one_connection_broken_and_drops_the_idle_ones(self) -> None:
+        idle = list(self.db._pool._idle)
+        self.assertEqual(self.db.get("n"), 1)
+        self.assertTrue(all(connection.closed for connection in idle))
+        self.assertEqual(len(self.db._pool._idle), 1)
+        self.assertEqual(self.service.instance.connections_received, 1)
+
+    def test_all_places_of_the_pool_are_free_afterwards(self) -> None:
+        self.assertEqual(self.db.get("n"), 1)
+        pool = self.db._pool
+        taken = [pool.take() for _ in range(4)]
+        for connection in taken:
+            self.assertEqual(connection.ask([[b"PING"]]), [b"PONG"])
+            pool.give_back(connection)
+
+
+class TimeoutTest(unittest.TestCase):
+    """`timeout` is for the whole answer, however it comes."""
+
+    def setUp(self) -> None:
+        self.gone = threading.Event()
+        self.addCleanup(self.gone.set)
+
+    def dripping(self, reply: bytes, pause: float) -> Callable[[socket.socket], None]:
+        def act(connection: socket.socket) -> None:
+            connection.recv(65536)
+            for byte in reply:
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    return
+                self.gone.wait(pause)
+
+        return act
+
+    def test_an_answer_that_drips_ends_at_the_timeout(self) -> None:
+        reply = b"$100\r\n" + b"x" * 100 + b"\r\n"
+        with (
+            ScriptedServer(self.dripping(reply, 0.05), answering(b"$5\r\nhello\r\n")) as server,
+            kvdb.Client(port=server.port, timeout=0.3, serializer=kvdb.TEXT) as client,
+        ):
+            began = time.monotonic()
+            with self.assertRaises(kvdb.TimedOut):
+                client.get("k")
+            self.assertLess(time.monotonic() - began, 3)
+            self.gone.set()
+            self.assertEqual(client.get("k"), "hello")  # on another connection
+            self.assertEqual(server.accepted, 2)
+
+    def test_all_the_answers_to_a_pipeline_come_within_it(self) -> None:
+        with (
+            ScriptedServer(self.dripping(b":1\r\n" * 25, 0.05)) as server,
+            kvdb.Client(port=server.port, timeout=0.3) as client,
+        ):
+            pipe = client.pipeline()
+            for _ in range(25):
+                pipe.incr("n")
+            with self.assertRaises(kvdb.TimedOut):
+                pipe.execute()
+            self.gone.set()
+
+    def test_a_slow_answer_within_it_is_taken_and_the_connection_goes_on(self) -> None:
+        with running_server() as service, kvdb.Client(port=service.server.port) as client:
+            client.set("k", "v" * 200_000)
+            with mock.patch.object(client_connection, "_NOTICED", -1.0):
+                self.assertEqual(client.get("k"), "v" * 200_000)
+                with client.pipeline() as pipe:
+                    pipe.get("k")
+                    pipe.incr("k")
+                    pipe.incr("n")
+                    value, error, one = pipe.execute(return_errors=True)
+            self.assertEqual((value, one), ("v" * 200_000, 1))
+            self.assertIsInstance(error, kvdb.ServerError)
+            (connection,) = client._pool._idle
+            self.assertEqual(connection._socket.gettimeout(), 5.0)
+            self.assertEqual(service.instance.connections_received, 1)
+
+
+class PipelineTroubleTest(unittest.TestCase):
+    def test_a_value_that_cannot_be_read_keeps_all_results(self) -> None:
+        service = self.enterContext(running_server())
+        service.store.set(b"text", b"no JSON")
+        with kvdb.Client(port=service.server.port) as client:
+            pipe = client.pipeline()
+
+            def collect() -> None:
+                for act in (pipe.incr, pipe.get, pipe.incr):
+                    act("text" if act == pipe.get else "n")
+
+            collect()
+            with self.assertRaises(kvdb.SerializationError) as caught:
+                pipe.execute()
+            results = caught.exception.results
+            assert results is not None
+            self.assertEqual(results, [1, caught.exception, 2])
+            self.assertEqual(len(pipe), 0)
+            collect()
+            first, error, last = pipe.execute(return_errors=True)
+            self.assertEqual((first, last), (3, 4))
+            self.assertIsInstance(error, kvdb.SerializationError)
+
+    def test_the_first_of_several_errors_is_raised_with_all_results(self) -> None:
+        service = self.enterContext(running_server())
+        service.store.set(b"text", b"no JSON")
+        with kvdb.Client(port=service.server.port) as client:
+            pipe = client.pipeline()
+            pipe.incr("text")
+            pipe.mget(["text"])
+            pipe.exists("text")
+            with self.assertRaises(kvdb.ServerError) as caught:
+                pipe.execute()
+            results = caught.exception.results
+            assert results is not None
+            self.assertIs(results[0], caught.exception)
+            self.assertIsInstance(results[1], kvdb.SerializationError)
+            self.assertIs(results[2], True)
+
+    def test_what_could_not_be_sent_stays_collected(self) -> None:
+        service = self.enterContext(running_server())
+        address = kvdb.client.connection.Address("127.0.0.1", service.server.port, 10)
+        nowhere = kvdb.client.connection.Address("127.0.0.1", silent_port(), 10)
+        with kvdb.Client(port=nowhere.port) as client:
+            pipe = client.pipeline()
+            pipe.incr("n")
+            pipe.incr("n", 10)
+            with self.assertRaises(kvdb.Disconnected) as caught:
+                pipe.execute()
+            self.assertFalse(caught.exception.sent)
+            self.assertEqual(len(pipe), 2)
+            pipe.incr("n", 100)
+            client._pool.address = address
+            self.assertEqual(pipe.execute(), [1, 11, 111])
+
+    def test_a_pipeline_for_which_no_connection_is_free_stays_collected(self) -> None:
+        service = self.enterContext(running_server())
+        with kvdb.Client(port=service.server.port, timeout=0.05, max_connections=1) as client:
+            pipe = client.pipeline()
+            pipe.incr("n")
+            connection = client._pool.take()
+            with self.assertRaises(kvdb.TimedOut) as caught:
+                pipe.execute()
+            self.assertEqual((caught.exception.sent, len(pipe)), (False, 1))
+            client._pool.give_back(connection)
+            client._pool.address = kvdb.client.connection.Address(
+                "127.0.0.1", service.server.port, 10
+            )
+            self.assertEqual(pipe.execute(), [1])
+
+    def test_what_was_sent_is_not_sent_again(self) -> None:
+        with (
+            ScriptedServer(answering(b":1\r\n")) as server,
+            kvdb.Client(port=server.port, timeout=10) as client,
+        ):
+            pipe = client.pipeline()
+            pipe.incr("n")
+            pipe.incr("n")
+            with self.assertRaises(kvdb.Disconnected) as caught:
+                pipe.execute()
+            self.assertEqual((caught.exception.sent, len(pipe)), (True, 0))
+
+
+class InterruptTest(unittest.TestCase):
+    """Ctrl-C, or whatever a signal handler raises, may come at any line of the client."""
+
+    FILES = (kvdb.client.client.__file__, client_connection.__file__)
+
+    def setUp(self) -> None:
+        self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
+        self.enterContext(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ResourceWarning)  # of sockets that are just dropped
+        self.service = self.enterContext(running_server())
+        self.service.store.set(b"n", b"1")
+        self.service.store.set(b"k", b"2")
+
+    def interrupt(self, act: Callable[[], object], line: int | None) -> int:
+        """Carry it out, interrupted at the line of that number; return how many it went through."""
+        passed = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal passed
+            if frame.f_code.co_filename not in self.FILES:
+                return None
+            # A `with` is a line at its end, too, and so is the end of an `except`: there Python
+            # lets no signal come between.
+            code, line_number = frame.f_code, frame.f_lineno
+            at_end = dis.opname[code.co_code[frame.f_lasti]] == "POP_EXCEPT"
+            source = linecache.getline(code.co_filename, line_number).strip()
+            if event == "line" and not at_end and not source.startswith("with "):
+                passed += 1
+                if passed == line:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            act()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        return passed
+
+    def client(self) -> kvdb.Client:
+        """Return a client whose pool has one place."""
+        return kvdb.Client(port=self.service.server.port, timeout=2, max_connections=1)
+
+    def check(
+        self,
+        prepare: Callable[[kvdb.Client], object],
+        act: Callable[[kvdb.Client], object],
+    ) -> None:
+        """Interrupt `act` at each of its lines; the place must be free for another thread."""
+        with self.client() as client:
+            prepare(client)
+            lines = self.interrupt(lambda: act(client), None)
+        self.assertGreater(lines, 20)
+        for line in range(1, lines + 1):
+            with self.client() as client:
+                prepare(client)
+                self.interrupt(lambda: act(client), line)
+                got: list[object] = []
+                thread = threading.Thread(target=lambda: got.append(client.get("k")))  # noqa: B023
+                thread.start()
+                thread.join(10)
+                self.assertEqual(got, [2], f"interrupted at line {line} of {lines}")
+
+    def test_a_place_of_the_pool_is_never_lost_with_a_new_connection(self) -> None:
+        self.check(lambda client: None, lambda client: client.get("n"))
+
+    def test_nor_with_an_idle_one(self) -> None:
+        self.check(lambda client: client.ping(), lambda client: client.get("n"))
+
+    def test_nor_with_one_that_is_looked_at(self) -> None:
+        self.check(lambda client: client.ping(), lambda client: client.incr("counter"))
+
+    def test_nor_with_one_that_the_server_has_closed(self) -> None:
+        def close(client: kvdb.Client) -> None:
+            client.ping()
+            (connection,) = client._pool._idle
+            connection._socket.shutdown(socket.SHUT_RDWR)
+
+        self.check(close, lambda client: client.incr("counter"))
+        self.check(close, lambda client: client.get("n"))
+
+    def test_nor_in_a_pipeline(self) -> None:
+        def run(client: kvdb.Client) -> None:
+            pipe = client.pipeline()
+            pipe.get("n")
+            pipe.get("k")
+            self.assertEqual(pipe.execute(), [1, 2])
+
+        self.check(lambda client: client.ping(), run)
+
+    def test_an_interrupt_within_a_system_call_does_not_lose_one_either(self) -> None:
+
+        def interrupt(*arguments: object, **named: object) -> None:
+            raise KeyboardInterrupt
+
+        for target, name in (
+            (socket, "create_connection"),
+            (client_connection, "encode_request"),
+            (client_connection.os, "write"),
+            (client_connection.ReplyParser, "receive"),
+            (client_connection.ReplyParser, "next_reply"),
+            (client_connection.Connection, "is_stale"),
+            (client_connection.Pool, "give_back"),
+            (client_connection.Pool, "_reserve"),
+        ):
+            for idle in (False, True):
+                with self.subTest(name, idle=idle), self.client() as client:
+                    if idle:
+                        client.ping()
+                    with mock.patch.object(target, name, interrupt):
+                        try:
+                            client.get("n")
+                        except KeyboardInterrupt:
+                            pass
+                    self.assertEqual(client.get("k"), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

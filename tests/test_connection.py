@@ -402,11 +402,40 @@ class ClientTest(CommandTest):
                 reply, ended = self.killed(*line.split())
                 self.assertEqual((getattr(reply, "text", reply), ended), (text, []))
 
-    def test_too_many_clients_are_not_admitted(self) -> None:
+    def test_no_more_connections_may_enter_than_are_allowed(self) -> None:
+        instance = self.talk.instance
         self.talk("CONFIG", "SET", "maxclients", 2)
-        with self.assertRaises(AssertionError):
-            self.talk.another()
-        self.assertIn("rejected_connections:1", self.talk("INFO", "stats"))
+        self.assertEqual([instance.enter() for _ in range(4)], [True, True, False, False])
+        instance.leave()
+        self.assertEqual([instance.enter() for _ in range(2)], [True, False])
+        stats = self.talk("INFO", "stats").splitlines()
+        self.assertIn("rejected_connections:3", stats)
+        self.assertIn("total_connections_received:6", stats)
+        self.talk("CONFIG", "SET", "maxclients", 3)
+        self.assertTrue(instance.enter())
+
+    def test_a_limit_below_what_is_open_ends_nobody(self) -> None:
+        instance = self.talk.instance
+        for _ in range(3):
+            self.assertTrue(instance.enter())
+        self.talk("CONFIG", "SET", "maxclients", 1)
+        instance.leave()
+        instance.leave()
+        self.assertFalse(instance.enter())
+        instance.leave()
+        self.assertTrue(instance.enter())
+
+    def test_who_is_dismissed_is_counted_once_and_leads_nowhere_any_more(self) -> None:
+        other = self.talk.another()
+        other("PING")
+        closed: list[int] = []
+        other.session.close = lambda: closed.append(1)
+        for _ in range(2):
+            self.talk.instance.dismiss(other.session)
+        other.session.close()
+        self.assertEqual(closed, [])
+        self.assertEqual(self.talk.instance.counts()["commands"], 1)
+        self.assertNotIn(other.session, self.talk.instance.sessions())
 
     def test_clients_that_are_silent_for_too_long_are_ended(self) -> None:
         self.killed("ID", 99)  # installs the hooks that note who is ended

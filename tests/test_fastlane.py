@@ -154,6 +154,31 @@ class FastLaneTest(unittest.TestCase):
         self.assertEqual(counts["commands"], len(self.crowd))
         self.assertEqual(counts["received"], len(self.crowd) * len(GET))
 
+    def test_a_large_reply_is_finished_by_the_clients_own_thread(self) -> None:
+        self.service.store.set(b"big", bytes(300_000))
+        mget = encode_request([b"MGET", *[b"big"] * 20])
+        one = b"$300000\r\n%b\r\n" % bytes(300_000)
+        for _ in range(2):
+            self.park_all()
+            for wire in self.crowd[:2]:
+                expected = b"*20\r\n" + one * 20 + VALUE
+                self.assertEqual(wire.ask(mget + GET, len(expected)), expected)
+            for wire in self.crowd[:2]:
+                self.assertEqual(
+                    wire.ask(mget, len(expected) - len(VALUE)), expected[: -len(VALUE)]
+                )
+        accounts = self.service.instance.accounts
+        self.until(lambda: accounts.held == 0)
+
+    def test_while_the_disk_lags_behind_whoever_writes_goes_back_to_its_thread(self) -> None:
+        self.park_all()
+        lagging = mock.Mock(congested=True, waits=False)
+        with mock.patch.object(self.service.instance, "persistence", lagging):
+            for wire in self.crowd:
+                self.assertEqual(wire.ask(SET, 5), b"+OK\r\n")
+            self.until(lambda: not self.parked())
+        self.park_all()
+
     def test_memcached_clients_have_a_lane_too(self) -> None:
         door = self.service.doors["memcached"]
         assert isinstance(door, Server)

@@ -7,17 +7,24 @@ from unittest import mock
 
 from kvdb.commands.session import Instance
 from kvdb.config import Config
-from kvdb.resp import MAX_LINE
+from kvdb.logs import MINUTE
+from kvdb.resp import MAX_LINE, STRANGERS_LINE
 from kvdb.store import Store
 from kvdb.writes import IDLE_LIMIT
 from tests.doors import ALL_DOORS, HausLines
 from tests.store_case import COST
 from tests.support import ManualClock
+from tests.test_main_port import FakeDisk
 
 OK = '{"status": "Ok"}'
 NOT_FOUND = '{"status": "Error", "mesg": "Key not found!"}'
 ARITY = '{"status": "Error", "mesg": "Wrong number of arguments!"}'
 UNKNOWN = '{"status": "Error", "mesg": "Unknown command!"}'
+OK_MISSING = '{"status": "Ok", "mesg": "Key not found!"}'
+CONFLICT = (
+    '{"status": "Error", "mesg": '
+    '"a key that the transaction has read was changed meanwhile; nothing was written"}'
+)
 NOT_OPEN = '{"status": "Error", "mesg": "No transaction is open!"}'
 
 
@@ -192,6 +199,7 @@ class LinesTest(HausCase):
             "put http://h/ HTTP/1.1",
             "OPTIONS * HTTP/1.1",
         ):
+            self.monotonic.now += MINUTE  # each kind is told once a minute
             door = self.connect()
             with self.assertLogs("kvdb", logging.WARNING):
                 reply = door.send(f"PUT a 1\n{line}\r\nHost: x\r\n\r\nPUT b 2\n".encode())
@@ -231,12 +239,54 @@ class PasswordTest(HausCase):
         self.assert_answers(("PUT a 1", OK))
 
     def test_strangers_are_held_to_short_lines(self) -> None:
-        self.assertIn(b"too long", self.door.send(b"x" * (MAX_LINE + 1)))
-        self.assertTrue(self.door.conversation.closing)
+        self.assertEqual(self.connect().send(b"x" * STRANGERS_LINE), b"")
+        for data in (b"x" * (STRANGERS_LINE + 1), b"AUTH " + b"x" * STRANGERS_LINE + b"\n"):
+            door = self.connect()
+            self.assertIn(b"too long", door.send(data))
+            self.assertTrue(door.conversation.closing)
+        self.assertLessEqual(STRANGERS_LINE, 4096)
+
+    def test_longer_lines_are_allowed_as_soon_as_the_password_was_given(self) -> None:
+        value = "x" * 2 * STRANGERS_LINE
+        self.assert_answers(("AUTH se cret", OK), (f"PUT k {value}", OK), ("GET k", result(value)))
 
     def test_strangers_may_leave(self) -> None:
         self.assert_answers(("QUIT", OK))
         self.assertTrue(self.door.conversation.closing)
+
+
+class DurableReplies(HausCase):
+    """Under --fsync always no reply leaves before all that it tells of is on disk."""
+
+    def use(self, disk: FakeDisk) -> None:
+        self.instance.persistence = disk  # type: ignore[assignment]
+        self.door = self.connect()
+
+    def test_a_write_that_was_undone_is_an_error(self) -> None:
+        for line in ("PUT k v", "DEL k"):
+            disk = FakeDisk(False)
+            self.use(disk)
+            disk.own_step = 1
+            self.assert_answers((line, error("Not saved: disk full")))
+
+    def test_a_commit_that_was_undone_is_an_error_and_over(self) -> None:
+        self.use(FakeDisk(True, True, False))
+        self.assert_answers(
+            ("START", OK), ("PUT k v", OK), ("COMMIT", error("Not saved: disk full"))
+        )
+        self.assert_answers(("COMMIT", NOT_OPEN))
+
+    def test_a_read_is_answered_anew_once_what_it_saw_was_undone(self) -> None:
+        disk = FakeDisk(False, True)
+        self.use(disk)
+        self.store.set(b"k", b"new")
+        disk.on_undo = lambda: self.store.set(b"k", b"old")
+        self.assert_answers(("GET k", result("old")))
+
+    def test_what_has_nothing_to_do_with_keys_is_not_refused(self) -> None:
+        for line, answer in (("START", OK), ("ROLLBACK", NOT_OPEN), ("FOO", UNKNOWN)):
+            self.use(FakeDisk(False))
+            self.assert_answers((line, answer))
 
 
 class TransactionTest(HausCase):
@@ -250,25 +300,95 @@ class TransactionTest(HausCase):
         for other in others:
             self.assertEqual((other.get(b"old"), other.get(b"new")), (None, b"2"))
 
-    def test_what_others_write_is_seen_within_the_transaction(self) -> None:
+    def test_what_others_write_is_seen_until_it_was_written_over(self) -> None:
         other = self.connect()
-        self.assert_answers(("START", OK), ("GET k", NOT_FOUND))
         self.assert_answers(("PUT k theirs", OK), door=other)
-        self.assert_answers(("GET k", result("theirs")), ("PUT k mine", OK))
+        self.assert_answers(("START", OK), ("GET k", result("theirs")))
         self.assert_answers(("PUT k theirs again", OK), door=other)
-        self.assert_answers(("GET k", result("mine")), ("COMMIT", OK))
-        self.assert_answers(("GET k", result("mine")), door=other)
+        self.assert_answers(("GET k", result("theirs again")), ("PUT k mine", OK))
+        self.assert_answers(("GET k", result("mine")), ("COMMIT", CONFLICT))
+        self.assert_answers(("GET k", result("theirs again")), ("COMMIT", NOT_OPEN), door=other)
 
-    def test_two_transactions_do_not_see_each_other_and_the_later_commit_wins(self) -> None:
+    def test_of_two_that_read_and_write_the_same_key_the_second_is_refused(self) -> None:
+        self.assert_answers(("PUT n 1", OK))
+        first, second = self.connect(), self.connect()
+        for door in (first, second):
+            self.assert_answers(("START", OK), ("GET n", result("1")), ("PUT n 2", OK), door=door)
+            self.assert_answers(("PUT also v", OK), door=door)
+        self.assert_answers(("COMMIT", OK), ("GET n", result("2")), ("DEL also", OK), door=first)
+        self.assert_answers(
+            ("COMMIT", CONFLICT), ("COMMIT", NOT_OPEN), ("GET also", NOT_FOUND), door=second
+        )
+        self.assert_answers(
+            ("START", OK), ("GET n", result("2")), ("PUT n 3", OK), ("COMMIT", OK), door=second
+        )
+        self.assert_answers(("GET n", result("3")))
+
+    def test_what_was_read_may_change_through_any_dialect(self) -> None:
+        for kind in ALL_DOORS:
+            with self.subTest(kind.__name__):
+                self.assert_answers(("PUT k 1", OK), ("START", OK), ("GET k", result("1")))
+                kind(self.instance).set(b"k", b"2")
+                self.assert_answers(("COMMIT", CONFLICT))
+
+    def test_an_expiry_of_what_was_read_is_a_conflict(self) -> None:
+        self.store.set(b"k", b"v", expires_at=self.clock.now + 10)
+        self.assert_answers(("START", OK), ("GET k", result("v")), ("PUT x 1", OK))
+        self.clock.now += 10
+        self.assert_answers(("COMMIT", CONFLICT), ("GET x", NOT_FOUND))
+
+    def test_blind_writes_do_not_see_each_other_and_the_later_commit_wins(self) -> None:
         first, second = self.connect(), self.connect()
         for door, value in ((first, "1"), (second, "2")):
             self.assert_answers(("START", OK), (f"PUT k {value}", OK), door=door)
-            self.assert_answers((f"PUT own{value} v", OK), door=door)
-        self.assert_answers(("GET k", result("1")), ("GET own2", NOT_FOUND), door=first)
-        self.assert_answers(("GET k", result("2")), ("COMMIT", OK), door=second)
-        self.assert_answers(("GET k", result("1")), ("COMMIT", OK), door=first)
+            self.assert_answers((f"PUT own{value} v", OK), ("DEL both", OK_MISSING), door=door)
+            self.assert_answers(("GET k", result(value)), door=door)  # its own: not a read of ours
+        self.assert_answers(("COMMIT", OK), door=second)
+        self.assert_answers(("PUT both v", OK), door=second)
+        self.assert_answers(("COMMIT", OK), door=first)
         for line, value in (("GET k", "1"), ("GET own1", "v"), ("GET own2", "v")):
             self.assert_answers((line, result(value)))
+        self.assert_answers(("GET both", NOT_FOUND))
+
+    def test_no_end_of_a_transaction_leaves_a_watcher_behind(self) -> None:
+        self.start(max_value_bytes=300_000)
+        value = "x" * 300_000
+
+        def too_large() -> None:
+            for number in range(4):
+                self.ask(f"PUT {number} {value}")
+            self.assertEqual(self.watched(), set())
+
+        def idle() -> None:
+            self.monotonic.now += IDLE_LIMIT + 1
+            self.instance.housekeeping()
+            self.assertEqual(self.watched(), set())
+
+        def conflict() -> None:
+            self.store.set(b"a", b"theirs")
+            self.assert_answers(("COMMIT", CONFLICT))
+
+        for end in (
+            lambda: self.ask("COMMIT"),
+            lambda: self.ask("ROLLBACK"),
+            conflict,
+            too_large,
+            idle,
+            lambda: self.door.close(),
+        ):
+            self.ask("ROLLBACK")
+            self.assert_answers(("START", OK))
+            for key in "aabc":
+                self.ask(f"GET {key}")
+            self.assertEqual(self.watched(), {b"a", b"b", b"c"})
+            self.assertGreater(self.door.session.queued_bytes, 0)
+            end()
+            self.assertEqual(self.watched(), set())
+            self.assertEqual(self.door.session.queued_bytes, 0)
+
+    def watched(self) -> set[object]:
+        """Return the keys that somebody watches."""
+        return set(self.store._versions._watchers)
 
     def test_a_rollback_leaves_nothing(self) -> None:
         self.assert_answers(("PUT a 1", OK), ("START", OK), ("PUT a 2", OK), ("PUT b 2", OK))

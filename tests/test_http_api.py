@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import threading
 import unittest
 import urllib.parse
 from html.parser import HTMLParser
@@ -11,11 +12,13 @@ from unittest import mock
 import kvdb
 from kvdb.commands.session import Instance, Session
 from kvdb.config import Config
-from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
+from kvdb.errors import EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import MAX_COUNT, Api, Request, Response
 from kvdb.http.page import SHOWN_BYTES, STYLE
+from kvdb.memory import CONNECTION_BYTES
 from kvdb.store import Store
 from kvdb.store.entry import EvictionPolicy
+from kvdb.store.scans import HASHES, hash_of
 from tests.support import ManualClock
 
 EVERY_BYTE = bytes(range(256))
@@ -80,10 +83,13 @@ class EarlierSystemTest(ApiTest):
             "",
             "/../../etc/passwd",
             "/..%2f..%2fetc%2fpasswd",
-            "/favicon.ico",
         ):
             self.assert_answers(target, 500)
         self.assertEqual(self.store.size(), 0)
+
+    def test_what_browsers_ask_for_on_their_own_is_404(self) -> None:
+        for target in ("/favicon.ico", "/robots.txt", "/apple-touch-icon.png"):
+            self.assert_answers(target, 404)
 
     def test_the_value_goes_up_to_the_end_whatever_equals_signs_it_holds(self) -> None:
         self.assert_answers("/set?formula=a=b=c", 200)
@@ -261,8 +267,30 @@ class ListTest(ApiTest):
         for query in ("cursor=x", "cursor=-1", "cursor=", "cursor=%d9%a1", "cursor=" + "9" * 30):
             with self.subTest(query), self.assertRaisesRegex(ValueError, "bad cursor"):
                 self.ask(f"/keys?{query}")
-        with self.assertRaisesRegex(CommandError, "invalid cursor"):
-            self.ask("/keys?cursor=12345")
+
+    def test_any_number_is_a_good_cursor_and_one_beyond_all_places_the_end(self) -> None:
+        names = [b"%d" % number for number in range(200)]
+        for name in names:
+            self.store.set(name, b"v")
+        in_order = sorted(names, key=hash_of)
+        for cursor in (0, 1, 12345, 2**31, hash_of(in_order[100]), HASHES - 1):
+            rest = {name.decode() for name in names if hash_of(name) >= cursor}
+            keys, end = self.listed(f"?cursor={cursor}&count=1000")
+            self.assertEqual((len(keys), set(map(str, keys)), end), (len(rest), rest, "0"))
+        for cursor in (HASHES, 2**64 - 1, 10**19):
+            self.assertEqual(self.listed(f"?cursor={cursor}"), ([], "0"))
+
+    def test_a_cursor_is_below_2_to_the_32_and_good_in_another_server(self) -> None:
+        for number in range(300):
+            self.store.set(b"%d" % number, b"v")
+        first, cursor = self.listed("?count=100")
+        self.assertTrue(0 < int(cursor) < HASHES)
+        other = Api(Instance(Store(0), Config()))
+        for number in range(300):
+            other._store.set(b"%d" % number, b"v")
+        rest = json.loads(other.respond(Request("GET", "/keys", f"cursor={cursor}&count=500")).body)
+        self.assertEqual(len(first) + len(rest["keys"]), 300)
+        self.assertEqual(rest["cursor"], "0")
 
     def test_keys_of_other_databases_are_not_listed(self) -> None:
         session = Session(self.instance)
@@ -274,7 +302,13 @@ class ListTest(ApiTest):
 
 def failing_persistence(error: str | None) -> mock.Mock:
     return mock.Mock(
-        last_error=error, in_progress=False, last_save=999_000.25, changes_since_save=7
+        last_error=error,
+        in_progress=False,
+        last_save=999_000.25,
+        changes_since_save=7,
+        age=12.3456,
+        held_bytes=5000,
+        congested=False,
     )
 
 
@@ -294,11 +328,21 @@ class HealthTest(ApiTest):
         answer = self.health()
         self.assertEqual((answer["status"], answer["error"]), ("ok", None))
         self.assertEqual((answer["last_save"], answer["changes_since_save"]), (999_000.25, 7))
+        self.assertEqual((answer["saving"], answer["unsaved_age_seconds"]), (False, 12.346))
 
     def test_alive_but_unable_to_save_is_degraded_and_still_200(self) -> None:
-        self.use(Config(), failing_persistence("disk full"))
+        self.use(Config(), failing_persistence("/srv/secret.json: disk full"))
         answer = self.health()
-        self.assertEqual((answer["status"], answer["error"]), ("degraded", "disk full"))
+        # It is told to everybody: no path.
+        self.assertEqual((answer["status"], answer["error"]), ("degraded", "saving fails"))
+
+    def test_a_background_thread_that_died_is_named_and_still_200(self) -> None:
+        thread = threading.Thread(target=lambda: None, name="reaper")
+        thread.start()
+        thread.join()
+        self.instance.background += [threading.current_thread(), thread]
+        answer = self.health()
+        self.assertEqual((answer["status"], answer["dead_threads"]), ("degraded", ["reaper"]))
 
 
 Metrics = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -387,12 +431,17 @@ class MetricsTest(ApiTest):
             keyspace_hits_total=0,
             memory_used_bytes=0,
             memory_max_bytes=64 * 1024 * 1024,
+            mem_clients_normal=0,
+            mem_not_counted_for_eviction_bytes=0,
+            dead_threads=0,
+            unsaved_age_seconds=None,
             rdb_last_bgsave_status=None,
         )
         self.assertEqual(self.metrics()["redis_db_keys"], {})
 
     def test_its_figures_are_true(self) -> None:
         session = Session(self.instance)
+        self.assertTrue(self.instance.enter())
         self.instance.admit(session)
         for line in (b"SET a 1", b"SET b 2 EX 10", b"GET a", b"GET x", b"GET y"):
             session.execute(line.split())
@@ -400,7 +449,8 @@ class MetricsTest(ApiTest):
             session.execute(line.split())
         session.counts["received"] += 1_000_000
         self.clock.now += 1
-        self.store.expire_all_due()
+        self.store.expire_due()
+        self.instance.accounts.report(session, 70_000)
         self.assert_metrics(
             connected_clients=1,
             connections_received_total=1,
@@ -413,6 +463,8 @@ class MetricsTest(ApiTest):
             evicted_keys_total=0,
             config_maxclients=10_000,
             memory_used_bytes=self.store.used_bytes,
+            mem_clients_normal=70_000,
+            mem_not_counted_for_eviction_bytes=70_000 + CONNECTION_BYTES,
         )
         metrics = self.metrics()
         db0, db3 = (("db", "db0"),), (("db", "db3"),)
@@ -433,6 +485,10 @@ class MetricsTest(ApiTest):
         self.assertGreater(evicted, 0)
         self.assert_metrics(evicted_keys_total=evicted)
 
+    def test_threads_that_died_are_counted(self) -> None:
+        self.instance.background += [threading.current_thread(), threading.Thread()]
+        self.assert_metrics(dead_threads=1)
+
     def test_a_failed_save_shows(self) -> None:
         for error, ok in ((None, 1), ("disk full", 0)):
             self.use(Config(), failing_persistence(error))
@@ -441,6 +497,8 @@ class MetricsTest(ApiTest):
                 rdb_bgsave_in_progress=0,
                 rdb_changes_since_last_save=7,
                 rdb_last_save_timestamp_seconds=999_000.25,
+                unsaved_age_seconds=12.3456,
+                mem_not_counted_for_eviction_bytes=5000,
             )
 
 
@@ -606,7 +664,8 @@ class PageTest(ApiTest):
         page = self.page()
         self.assertEqual(page.attributes("html"), [{"lang": "en"}])
         labelled = {label["for"] for label in page.attributes("label")}
-        self.assertEqual({field["id"] for field in page.attributes("input")}, labelled)
+        fields = [field for field in page.attributes("input") if field.get("type") != "hidden"]
+        self.assertEqual({field["id"] for field in fields}, labelled)
         self.assertIn("color-scheme: light dark", STYLE)
         response = self.ask("/style.css")
         self.assertEqual((response.status, response.content_type), (200, "text/css; charset=utf-8"))

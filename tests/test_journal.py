@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from kvdb.config import Config
-from kvdb.persistence import PersistenceError
+from kvdb.persistence import PersistenceError, Seen
 from kvdb.persistence.journal import Fsync, Journal
 from kvdb.service import CannotStart, Service
 from kvdb.store import Store
@@ -156,7 +156,8 @@ class ContentTest(JournalCase):
             dice.choice(operations)()
             if dice.random() < 0.02:
                 self.clock.now += 5
-                self.store.expire_all_due()
+                while self.store.expire_due():
+                    pass
             if number % 50 == 0:
                 self.assert_on_disk()
         before = contents(self.store)
@@ -209,7 +210,7 @@ class GroupTest(JournalCase):
                     self.store.set(b"%d" % key, value + b"%d" % number)
                 self.store.delete(b"once %d" % (number - 1))
                 self.store.set(b"once %d" % number, b"v")
-            self.assertTrue(self.journal.wait_until_durable(self.journal.take_step()))
+            self.assertTrue(self.journal.wait_until_durable(Seen(self.journal.take_step(), 0, 0)))
         self.disk.after_statement = lambda: None
         seen = set()
         for path in copies:
@@ -233,17 +234,52 @@ class AlwaysTest(JournalCase):
             self.assertEqual(talk.bytes(f"SET k {number}\r\n"), b"+OK\r\n")
             self.assertEqual(self.rows(columns="value"), [(str(number),)])
 
-    def test_a_reply_waits_for_the_disk_and_a_read_does_not(self) -> None:
+    def test_neither_a_write_nor_a_read_is_answered_before_what_it_tells_is_on_disk(self) -> None:
         gate = self.disk.before_commit = Gate()
         replies: list[bytes] = []
-        writer = threading.Thread(target=lambda: replies.append(self.talk().bytes("SET k v\r\n")))
+
+        def ask(request: str) -> None:
+            replies.append(self.talk().bytes(request))
+
+        writer = threading.Thread(target=ask, args=["SET k v\r\n"])
         writer.start()
         self.assertTrue(gate.reached.wait(10))
-        self.assertEqual(self.talk().bytes("GET other\r\nPING\r\n"), b"$-1\r\n+PONG\r\n")
+        reader = threading.Thread(target=ask, args=["GET k\r\n"])
+        reader.start()
+        until(lambda: len(self.journal._tickets) == 2)
+        reader.join(0.05)
         self.assertEqual((replies, self.rows()), ([], []))
         gate.opened.set()
         writer.join(10)
-        self.assertEqual((replies, len(self.rows())), ([b"+OK\r\n"], 1))
+        reader.join(10)
+        self.assertEqual(sorted(replies), [b"$1\r\nv\r\n", b"+OK\r\n"])
+        self.assertEqual(len(self.rows()), 1)
+
+    def test_a_reader_is_told_what_holds_after_a_refusal(self) -> None:
+        self.store.set(b"k", b"before")
+        self.journal.save()
+        gate = self.disk.before_commit = Gate()
+        replies: dict[str, bytes] = {}
+
+        def ask(request: str) -> None:
+            replies[request] = self.talk().bytes(f"{request}\r\n")
+
+        threads = [threading.Thread(target=ask, args=[f"SET k new{n}"]) for n in range(2)]
+        threads[0].start()
+        self.assertTrue(gate.reached.wait(10))
+        threads += [threading.Thread(target=ask, args=[each]) for each in ("GET k", "SETNX k x")]
+        for thread in threads[1:]:
+            thread.start()
+        until(lambda: len(self.journal._tickets) == 4)
+        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+            self.disk.full = True
+            gate.opened.set()
+            for thread in threads:
+                thread.join(10)
+        self.assertIn(b"MISCONF", replies["SET k new0"])
+        self.assertIn(b"MISCONF", replies["SET k new1"])
+        self.assertEqual(replies["GET k"], b"$6\r\nbefore\r\n")
+        self.assertEqual(replies["SETNX k x"], b":0\r\n")
 
     def test_many_threads_share_a_commit(self) -> None:
         gate = self.disk.before_commit = Gate()
@@ -279,7 +315,7 @@ class AlwaysTest(JournalCase):
 
     def test_stop_ends_the_thread_at_once(self) -> None:
         self.assertTrue(self.journal.stop())
-        self.assertFalse(self.journal._thread.is_alive())
+        self.assertFalse(self.journal.thread.is_alive())
 
 
 class SavingTest(JournalCase):
@@ -329,11 +365,11 @@ class ByHandTest(JournalCase):
 
     def test_rows_written_by_hand_are_loaded(self) -> None:
         self.by_hand(
-            "INSERT INTO entries VALUES (0, 'text', 'grüße', NULL, 0)",
-            "INSERT INTO entries VALUES (0, 'number', 5, NULL, 0)",
-            "INSERT INTO entries VALUES (0, 'real', 2.5, NULL, 0)",
-            "INSERT INTO entries VALUES (3, x'ff00', x'80', 2000000, 7)",
-            "INSERT INTO entries VALUES (0, 'past', 'v', 999999, 0)",
+            "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (0, 'text', 'grüße', NULL, 0)",
+            "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (0, 'number', 5, NULL, 0)",
+            "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (0, 'real', 2.5, NULL, 0)",
+            "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (3, x'ff00', x'80', 2000000, 7)",
+            "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (0, 'past', 'v', 999999, 0)",
         )
         self.open()
         self.assertEqual(
@@ -350,9 +386,9 @@ class ByHandTest(JournalCase):
         for fate in ("deleted", "overwritten", "left alone"):
             self.by_hand(
                 "DELETE FROM entries",
-                "INSERT INTO entries VALUES (0, 5, 'v', NULL, 0)",
-                "INSERT INTO entries VALUES (0, x'61', 'v', NULL, 0)",
-                "INSERT INTO entries VALUES (0, 'a' || char(0), 'v', NULL, 0)",
+                "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (0, 5, 'v', NULL, 0)",
+                "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (0, x'61', 'v', NULL, 0)",
+                "INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES (0, 'a' || char(0), 'v', NULL, 0)",
             )
             self.open()
             for key in (b"5", b"a", b"a\0"):
@@ -378,7 +414,10 @@ class ByHandTest(JournalCase):
             ("(0, 'k', CAST(x'ff' AS TEXT), NULL, 0)", "UTF-8"),
         ):
             with self.subTest(row):
-                self.by_hand("DELETE FROM entries", f"INSERT INTO entries VALUES {row}")
+                self.by_hand(
+                    "DELETE FROM entries",
+                    f"INSERT INTO entries (db, key, value, expires_at, client_flags) VALUES {row}",
+                )
                 before = self.path.read_bytes()
                 journal = Journal(Store(0, clock=self.clock), self.path, Fsync.EVERYSEC)
                 with self.assertRaises(PersistenceError) as refused:
@@ -427,7 +466,7 @@ class UnusableFileTest(JournalCase):
 
     def test_a_file_of_a_newer_kvdb_is_refused(self) -> None:
         self.fill()
-        self.by_hand("PRAGMA user_version = 2")
+        self.by_hand("PRAGMA user_version = 3")
         self.assertIn("was written by a newer kvdb", self.refused())
 
     def test_the_database_of_another_program_is_refused(self) -> None:
@@ -451,7 +490,8 @@ class UnusableFileTest(JournalCase):
     def test_a_full_disk_at_the_start_is_told_apart_from_damage(self) -> None:
         self.fill()
         journal = Journal(Store(0, clock=self.clock), self.path, Fsync.EVERYSEC)
-        disk = journal._database = Disk(journal._database)  # type: ignore[assignment]
+        disk = Disk()
+        disk.stand_before(journal._file)
         disk.full = True
         with self.assertRaisesRegex(PersistenceError, f"cannot write .*{FULL}"):
             journal.load()

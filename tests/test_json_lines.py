@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import tracemalloc
 import unittest
 from typing import Any
+from unittest import mock
 
-from kvdb.resp import MAX_LINE
+from kvdb.errors import CommandError
+from kvdb.protocols import BATCH_BYTES
+from kvdb.protocols.json_lines import answer
+from kvdb.replies import NIL_ARRAY, OK
+from kvdb.resp import MAX_LINE, STRANGERS_LINE
 from tests.support import Conversation
 
 MB = 1024 * 1024
@@ -449,9 +456,110 @@ class Limits(JsonLines):
 
     def test_before_the_password_a_line_is_held_to_narrow_limits(self) -> None:
         client = Conversation(password="secret")
-        reply = client.bytes(b'{"command": "' + b"x" * (2 * 16384 + MAX_LINE))
-        self.assertEqual(json.loads(reply)["message"], "the line is too long")
-        self.assertTrue(client.dialect.closing)
+        self.assertEqual(client.bytes(b'{"command": "'.ljust(STRANGERS_LINE, b"x")), b"")
+        for rest in (b"xx", b"x" * (2 * 16384 + MAX_LINE)):
+            client = Conversation(password="secret")
+            reply = client.bytes(b'{"command": "'.ljust(STRANGERS_LINE - 1, b"x") + rest)
+            self.assertEqual(json.loads(reply)["message"], "the line is too long")
+            self.assertTrue(client.dialect.closing)
+        self.assertLessEqual(STRANGERS_LINE, 4096)
+
+    def test_longer_lines_are_allowed_as_soon_as_the_password_was_given(self) -> None:
+        self.client = Conversation(password="secret")
+        self.assertEqual(self.ask("AUTH", ["secret"]), {"status": "OK"})
+        value = "x" * 3 * STRANGERS_LINE
+        self.assertEqual(self.ask("SET", {"key": "k", "value": value}), {"status": "OK"})
+
+
+class LargeReplies(JsonLines):
+    """A list is encoded when it is its turn to be sent, element by element."""
+
+    def batches(self, data: bytes) -> list[bytes]:
+        """Send bytes; return what each call of receive() gave back."""
+        dialect = self.client.dialect
+        batches = [dialect.receive(data)]
+        while dialect.more:
+            self.assertLess(len(batches), 1_000)
+            batches.append(dialect.receive(b""))
+        return batches
+
+    def test_many_times_the_same_large_value_takes_little_memory(self) -> None:
+        size, count = 100_000, 600
+        text = "ä" * (size // 2)
+        self.client.store.set(b"big", text.encode())
+        line = json.dumps({"command": "MGET", "args": ["big"] * count}).encode() + b"\n"
+        dialect, received, largest, checked = self.client.dialect, 0, 0, 0
+        tracemalloc.start()
+        try:
+            batch = dialect.receive(line)
+            while True:
+                received, largest = received + len(batch), max(largest, len(batch))
+                checked += batch.count(b"\xc3\xa4")
+                if not dialect.more:
+                    break
+                batch = dialect.receive(b"")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(checked, count * size // 2)
+        self.assertGreater(received, count * size)
+        self.assertLess(largest, BATCH_BYTES + 2 * size)
+        self.assertLess(peak, 8 * MB)  # of 60
+
+    def test_the_pieces_together_are_the_plain_answer(self) -> None:
+        self.client.store.set(b"big", b'\x00\n"' + b"x" * 300_000)
+        self.client.store.set(b"binary", b"\xff" * 300_000)
+        keys = ["big", "binary", "missing"] * 7
+        values = [
+            '\x00\n"' + "x" * 300_000,
+            {"value": base64.b64encode(b"\xff" * 300_000).decode(), "encoding": "base64"},
+            None,
+        ] * 7
+        line = json.dumps({"command": "MGET", "args": keys}).encode() + b"\n"
+        batches = self.batches(line + b'{"command": "PING"}\n')
+        expected = json.dumps({"status": "OK", "result": values}, ensure_ascii=False).encode()
+        self.assertEqual(b"".join(batches), expected + b'\n{"status": "OK", "result": "PONG"}\n')
+        self.assertGreater(len(batches), 3)
+
+    def test_a_list_of_any_shape_is_encoded_as_json_would(self) -> None:
+        dice = random.Random(5)
+        leaves: list[tuple[Any, Any]] = [
+            (b"text", "text"), ("grün".encode(), "grün"), (b'"\n\x00', '"\n\x00'), (b"", ""),
+            (b"\xff", {"value": "/w==", "encoding": "base64"}), (None, None), (7, 7), (-1, -1),
+            (True, True), (1.5, 1.5), ("word", "word"), (NIL_ARRAY, None), (OK, "OK"),
+            ({b"a": 1, b"b": [b"x"]}, {"a": 1, "b": ["x"]}), ((1, b"a"), [1, "a"]),
+            (frozenset([b"b", b"a"]), ["a", "b"]), ([], []), ([[]], [[]]), ({}, {}),
+            (CommandError("ERR no"), {"status": "ERROR", "message": "no"}),
+        ]  # fmt: skip
+
+        def some(depth: int) -> tuple[Any, Any]:
+            if depth and dice.random() < 0.4:
+                parts = [some(depth - 1) for _ in range(dice.randrange(4))]
+                return [reply for reply, _ in parts], [plain for _, plain in parts]
+            return dice.choice(leaves)
+
+        for _ in range(500):
+            pairs = [some(3) for _ in range(dice.randrange(6))]
+            reply, plain = [reply for reply, _ in pairs], [plain for _, plain in pairs]
+            with mock.patch.object(self.client.session, "execute", return_value=reply):
+                pieces = list(answer(self.client.session, b'{"command": "X", "args": []}'))
+            whole = json.dumps({"status": "OK", "result": plain}, ensure_ascii=False) + "\n"
+            self.assertEqual(b"".join(pieces), whole.encode())
+
+    def test_the_values_are_those_of_the_moment_of_the_request(self) -> None:
+        self.client.store.set(b"k", b"x" * MB)
+        line = json.dumps({"command": "MGET", "args": ["k"] * 10}).encode() + b"\n"
+        first = self.client.dialect.receive(line)
+        self.client.store.set(b"k", b"changed")
+        rest = self.client.bytes(b"")
+        self.assertEqual((first + rest).count(b"x"), 10 * MB)
+
+    def test_nothing_of_it_is_left_when_the_connection_ends(self) -> None:
+        self.client.store.set(b"k", b"x" * MB)
+        line = json.dumps({"command": "MGET", "args": ["k"] * 10}).encode() + b"\n"
+        self.client.dialect.receive(line)
+        self.client.dialect.end()
+        self.assertEqual(self.client.dialect.receive(b""), b"")
 
 
 class InteractiveTransactions(JsonLines):
@@ -524,6 +632,77 @@ class InteractiveTransactions(JsonLines):
         self.done("MULTI")
         self.assertEqual(self.refusal("START"), "START is not possible between MULTI and EXEC")
         self.assertIn("EXECABORT", self.refusal("EXEC"))
+
+    def test_of_two_that_read_and_write_the_same_key_the_second_is_refused(self) -> None:
+        self.set("n", "1")
+        talks = self.client, self.other
+        for talk in talks:
+            self.client = talk
+            self.done("START")
+            self.assertEqual(self.get("n"), "1")
+            self.set("n", "2")
+            self.set("also", "v")
+        self.client = talks[0]
+        self.done("COMMIT")
+        self.ask("DELETE", {"key": "also"})
+        self.client = talks[1]
+        message = "a key that the transaction has read was changed meanwhile; nothing was written"
+        self.assertEqual(self.refusal("COMMIT"), message)
+        self.assertEqual((self.get("n"), self.get("also")), ("2", None))
+        self.assertEqual(self.refusal("COMMIT"), "no transaction is open")
+        self.done("START")
+        self.set("n", str(int(str(self.get("n"))) + 1))
+        self.done("COMMIT")
+        self.assertEqual(self.get("n"), "3")
+
+    def test_an_expiry_of_what_was_read_is_a_conflict(self) -> None:
+        self.ask("SET", {"key": "k", "value": "v", "ttl": 10})
+        self.done("START")
+        self.get("k")
+        self.client.clock.now += 10
+        self.assertIn("was changed meanwhile", self.refusal("COMMIT"))
+
+    def test_blind_writes_never_conflict(self) -> None:
+        self.done("START")
+        self.set("k", "mine")
+        self.get("k")
+        self.ask("DELETE", {"key": "gone"})
+        self.other("MSET", "k", "theirs", "gone", "v")
+        self.done("COMMIT")
+        self.assertEqual((self.get("k"), self.get("gone")), ("mine", None))
+
+    def test_the_key_of_the_selected_database_is_watched(self) -> None:
+        self.ask("SELECT", ["3"])
+        self.done("START")
+        self.get("k")
+        self.other("SET", "k", "in database 0")
+        self.done("COMMIT")
+        self.done("START")
+        self.get("k")
+        self.other("SELECT", "3")
+        self.other("SET", "k", "in database 3")
+        self.assertIn("was changed meanwhile", self.refusal("COMMIT"))
+
+    def test_no_end_of_a_transaction_leaves_a_watcher_behind(self) -> None:
+        watchers = self.client.store._versions._watchers
+
+        def conflict() -> None:
+            self.other("SET", "a", "theirs")
+            self.ask("COMMIT")
+
+        for end in (
+            lambda: self.ask("COMMIT"),
+            lambda: self.ask("ROLLBACK"),
+            conflict,
+            lambda: self.client.session.execute([b"RESET"]),
+            lambda: self.client.instance.dismiss(self.client.session),
+        ):
+            self.done("START")
+            for key in "aab":
+                self.get(key)
+            self.assertEqual(dict(watchers), {b"a": 1, b"b": 1})
+            end()
+            self.assertEqual(dict(watchers), {})
 
     def test_binary_values_are_kept(self) -> None:
         self.done("START")

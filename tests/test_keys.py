@@ -296,7 +296,25 @@ class FindingKeysTest(CommandTest):
         self.talk("MSET", "a", 1, "b", 2)
         cursor, _ = self.talk("SCAN", 0, "COUNT", 1)
         self.talk("SELECT", 3)
-        self.assertIn(plain(self.talk("SCAN", cursor)), (INVALID_CURSOR, [b"0", []]))
+        self.assertEqual(self.talk("SCAN", cursor), [b"0", []])
+
+    def test_every_number_of_64_bits_is_a_cursor(self) -> None:
+        """Redis answers likewise: a cursor needs no scan that it belongs to."""
+        self.talk("MSET", *[word for number in range(20) for word in (number, "v")])
+        everything = set(self.scan())
+        for cursor in (5, 2**31, 2**32 - 1):
+            _, names = self.talk("SCAN", cursor, "COUNT", 100)
+            self.assertLessEqual(set(names), everything)
+        for cursor in (2**32, 2**63, 2**64 - 1):
+            self.assert_replies((f"SCAN {cursor}", [b"0", []]))
+
+    def test_a_cursor_is_good_on_another_server_with_the_same_keys(self) -> None:
+        words = [word for number in range(20) for word in (number, "v")]
+        other = Conversation()
+        for talk in (self.talk, other):
+            talk("MSET", *words)
+        cursor, _ = self.talk("SCAN", 0)
+        self.assertEqual(other("SCAN", cursor), self.talk("SCAN", cursor))
 
     def test_type_leaves_only_strings(self) -> None:
         self.talk("SET", "a", 1)
@@ -309,7 +327,7 @@ class FindingKeysTest(CommandTest):
         )
 
     def test_what_is_no_cursor_or_no_option_is_refused(self) -> None:
-        for cursor in ("foo", "''", "' 0'", "1.5", "-1", str(2**64), "5", str(2**64 - 1)):
+        for cursor in ("foo", "''", "' 0'", "1.5", "-1", "+1", str(2**64), "9" * 5_000):
             self.assert_replies((f"SCAN {cursor}", INVALID_CURSOR))
         self.assert_replies(
             ("SCAN foo COUNT 0", INVALID_CURSOR),

@@ -105,26 +105,158 @@ class LockFileTest(unittest.TestCase):
         self.assertTrue(self.file.exists())
         self.assert_locked()
 
+    # --- the data file itself ------------------------------------------------------------
+
+    @unittest.skipIf(sys.platform == "win32", "there only the name is locked")
+    def test_the_same_file_by_another_name_is_refused(self) -> None:
+        self.data.write_bytes(b"data")
+        self.lock()
+        other = self.data.with_name("other.kvdb")
+        os.link(self.data, other)
+        for _ in range(2):
+            with self.assertRaises(AlreadyLocked):
+                LockFile(other)
+        self.assertFalse(other.with_name("other.kvdb.lock").exists(), "it was left behind")
+        self.assertEqual(self.data.read_bytes(), b"data")
+
+    @unittest.skipIf(sys.platform == "win32", "a second process cannot remove the file there")
+    def test_a_second_one_is_refused_after_the_lock_file_was_removed(self) -> None:
+        self.data.write_bytes(b"data")
+        self.lock()
+        self.file.unlink()
+        self.assert_locked()
+
+    @unittest.skipIf(sys.platform == "win32", "there only the name is locked")
+    def test_a_data_file_that_appears_is_locked_at_the_next_look(self) -> None:
+        lock = self.lock()
+        self.data.write_bytes(b"data")
+        lock.ensure()
+        self.file.unlink()
+        self.assert_locked()
+
+    @unittest.skipIf(sys.platform == "win32", "there only the name is locked")
+    def test_a_data_file_put_in_its_place_is_locked_at_the_next_look(self) -> None:
+        self.data.write_bytes(b"old")
+        lock = self.lock()
+        new = self.data.with_name("new")
+        new.write_bytes(b"new")
+        new.replace(self.data)
+        lock.ensure()
+        self.file.unlink()
+        self.assert_locked()
+
+    @unittest.skipIf(sys.platform == "win32", "there only the name is locked")
+    def test_a_data_file_that_another_one_has_locked_meanwhile_is_lost(self) -> None:
+        lock = self.lock()
+        other = self.data.with_name("other.kvdb")
+        other.write_bytes(b"theirs")
+        theirs = LockFile(other)
+        self.addCleanup(theirs.release)
+        os.link(other, self.data)
+        with self.assertRaises(AlreadyLocked):
+            lock.ensure()
+
+    @unittest.skipIf(sys.platform == "win32", "there only the name is locked")
+    def test_the_lock_goes_over_to_a_file_that_takes_the_data_files_place(self) -> None:
+        self.data.write_bytes(b"old")
+        lock = self.lock()
+        for _ in range(2):
+            new = self.data.with_name("new")
+            with open(new, "wb") as file:
+                lock.adopt(file.fileno())
+            new.replace(self.data)
+            self.file.unlink(missing_ok=True)
+            self.assert_locked()  # with the file closed and the old one gone
+        lock.release()
+        self.lock()
+
+    @unittest.skipIf(sys.platform == "win32", "there only the name is locked")
+    def test_release_frees_the_data_file_too(self) -> None:
+        self.data.write_bytes(b"data")
+        for name in ("a", "b"):
+            LockFile(self.data).release()
+            other = self.data.with_name(name)
+            os.link(self.data, other)
+            LockFile(other).release()
+
+    # --- the note ------------------------------------------------------------------------
+
+    def test_a_note_is_read_by_who_finds_it_after_a_crash(self) -> None:
+        process = self.start(HOLD_THE_LOCK.replace("print(", "lock.write_note('step 17'); print("))
+        process.kill()
+        process.wait()
+        lock = self.lock()
+        self.assertEqual(lock.note, "step 17")
+
+    def test_without_a_crash_there_is_none(self) -> None:
+        lock = LockFile(self.data)
+        self.assertEqual(lock.note, "")
+        lock.write_note("step 17")
+        lock.release()
+        self.assertFalse(self.file.exists())
+        self.assertEqual(self.lock().note, "")
+
+    def test_the_last_note_counts_however_long_the_one_before_was(self) -> None:
+        process = self.start(
+            HOLD_THE_LOCK.replace(
+                "print(", "lock.write_note('x' * 1000); lock.write_note('short'); print("
+            )
+        )
+        process.kill()
+        process.wait()
+        self.assertEqual(self.file.stat().st_size, 256)
+        self.assertEqual(self.lock().note, "short")
+
+    def test_what_was_left_there_in_no_encoding_is_no_obstacle(self) -> None:
+        self.file.write_bytes(b"\xff\xfe" * 1000)
+        self.assertTrue(self.lock().note)
+        self.assert_locked()
+
+    # --- nothing is left behind ----------------------------------------------------------
+
     @unittest.skipUnless(Path("/proc/self/fd").exists(), "counts open files as Linux lists them")
     def test_refused_and_released_locks_leave_no_open_file(self) -> None:
         before = len(os.listdir("/proc/self/fd"))
+        self.data.write_bytes(b"data")
         lock = LockFile(self.data)
+        other = self.data.with_name("other.kvdb")
+        os.link(self.data, other)
         for _ in range(5):
             self.assert_locked()
+            with self.assertRaises(AlreadyLocked):
+                LockFile(other)
+            lock.ensure()
+            new = self.data.with_name("new.kvdb")
+            with open(new, "wb") as file:
+                lock.adopt(file.fileno())
+            with open(new, "rb") as file, self.assertRaises(AlreadyLocked):
+                lock.adopt(file.fileno())  # opened anew, it is somebody else's
+            new.replace(self.data)
+            other.unlink()
+            os.link(self.data, other)
         lock.release()
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_the_lock_of_another_process_ends_with_it_even_if_it_is_killed(self) -> None:
-        with subprocess.Popen(
-            [sys.executable, "-c", HOLD_THE_LOCK, str(self.data)],
+        self.data.write_bytes(b"data")
+        process = self.start(HOLD_THE_LOCK)
+        self.assert_locked()
+        process.kill()
+        process.wait()
+        self.assertTrue(self.file.exists())
+        self.lock()
+        self.assert_locked()
+
+    def start(self, code: str) -> subprocess.Popen[bytes]:
+        """Run this in another process; return once it holds the lock."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(self.data)],
             cwd=Path(kvdb.__file__).parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-        ) as process:
-            self.addCleanup(process.kill)
-            assert process.stdout is not None
-            self.assertEqual(process.stdout.readline().strip(), b"locked")
-            self.assert_locked()
-            process.kill()
-        self.lock()
-        self.assert_locked()
+        )
+        self.addCleanup(process.__exit__, None, None, None)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline().strip(), b"locked")
+        return process

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 import unittest
+from collections.abc import Callable
 
+from kvdb.commands.session import Instance
+from kvdb.config import Config
+from kvdb.errors import NOT_SAVED
+from kvdb.persistence import Seen
 from kvdb.protocols import BATCH_BYTES
-from kvdb.resp import MAX_LINE, encode_request
-from tests.support import Conversation
+from kvdb.resp import MAX_LINE, STRANGERS_LINE, encode_request
+from kvdb.store import Store
+from tests.support import Conversation, ManualClock
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 MB = 1024 * 1024
@@ -371,15 +378,31 @@ class BeforeThePassword(unittest.TestCase):
         for data, message in [
             (b"*11\r\n", b"unauthenticated multibulk length"),
             (b"*2\r\n$3\r\nGET\r\n$16385\r\n", b"unauthenticated bulk length"),
-            (b"x" * (MAX_LINE + 1), b"too big inline request"),
+            (b"x" * (STRANGERS_LINE + 1), b"too big inline request"),
+            (b"PING " + b"x" * STRANGERS_LINE + b"\n", b"too big inline request"),
         ]:
             client = Conversation(password="secret")
             self.assertEqual(client.bytes(data), b"-ERR Protocol error: %b\r\n" % message)
             self.assertTrue(client.dialect.closing)
 
     def test_requests_at_the_limit_are_only_refused(self) -> None:
-        request = resp("MGET", *["x" * 16384] * 9)
+        request = resp("MGET", "x" * 16384, *["x" * 511] * 8)
         self.assertEqual(self.client.bytes(request + PING), self.NO_AUTH * 2)
+        line = b"GET ".ljust(STRANGERS_LINE, b"x") + b"\n"
+        self.assertEqual(self.client.bytes(line + PING), self.NO_AUTH * 2)
+
+    def test_all_arguments_together_have_20_kb(self) -> None:
+        header = b"*3\r\n$4\r\nMGET\r\n$16384\r\n" + b"x" * 16384 + b"\r\n"
+        self.assertEqual(self.client.bytes(header + b"$4092\r\n"), b"")
+        client = Conversation(password="secret")
+        error = b"-ERR Protocol error: unauthenticated bulk length\r\n"
+        self.assertEqual(client.bytes(header + b"$4093\r\n"), error)
+        self.assertTrue(client.dialect.closing)
+
+    def test_many_short_requests_are_no_long_one(self) -> None:
+        long = "x" * 16000
+        replies = self.client.bytes(resp("GET", long) * 20 + resp("AUTH", "secret") + PING)
+        self.assertEqual(replies, self.NO_AUTH * 20 + b"+OK\r\n+PONG\r\n")
 
     def test_wider_limits_hold_as_soon_as_the_password_was_given(self) -> None:
         request = resp("SET", "k", "x" * 16385)
@@ -482,6 +505,151 @@ class Garbage(unittest.TestCase):
             self.check([line.encode(), b"\n"])
 
 
+class FakeDisk:
+    """A journal under --fsync always that keeps (True) or undoes (False) one step after another.
+
+    `on_undo` is what undoing does to the store.
+    """
+
+    waits, congested, in_progress = True, False, False
+    held_bytes = changes_since_save = saves = 0
+    age = last_save = 0.0
+    last_duration = None
+
+    def __init__(self, *outcomes: bool, last_error: str | None = "disk full") -> None:
+        self.outcomes, self.last_error = list(outcomes), last_error
+        self.own_step = 0  # what take_step() tells
+        self.undos = 0
+        self.seen: list[Seen] = []
+        self.open_tickets = 0
+        self.on_undo: Callable[[], object] = lambda: None
+
+    def arrive(self) -> int:
+        self.open_tickets += 1
+        return 1
+
+    def leave(self, ticket: int) -> None:
+        self.open_tickets -= ticket
+
+    def take_step(self) -> int:
+        return self.own_step
+
+    def wait_until_durable(self, seen: Seen) -> bool:
+        assert self.open_tickets, "nobody said that he would ask"
+        self.seen.append(seen)
+        durable = self.outcomes.pop(0) if self.outcomes else True
+        if not durable:
+            self.undos += 1
+            self.on_undo()
+        return durable
+
+
+class DurableReplies(unittest.TestCase):
+    """Under --fsync always no reply leaves before all that it tells of is on disk."""
+
+    def client(self, disk: FakeDisk) -> Conversation:
+        store = Store(0, clock=ManualClock())
+        store.add_listener(lambda step, facts: None)  # so that steps are counted
+        self.disk = disk
+        self.addCleanup(lambda: self.assertEqual((disk.open_tickets, disk.outcomes), (0, [])))
+        return Conversation(Instance(store, Config(), disk))  # type: ignore[arg-type]
+
+    def test_each_reply_says_what_it_depends_on(self) -> None:
+        client = self.client(FakeDisk())
+        client.store.set(b"k", b"v")
+        client.bytes(resp("GET", "k") + resp("PING") + b"GET k\r\n" + resp("INCR", "n"))
+        self.assertEqual(self.disk.seen, [(0, 0, 1), (0, 0, 1), (0, 0, 1), (0, 0, 2)])
+
+    def test_a_write_that_was_undone_is_an_error_in_its_own_dialect(self) -> None:
+        for request, refusal in (
+            (resp("SET", "k", "v"), f"-{NOT_SAVED}disk full\r\n"),
+            (b"SET k v\r\n", f"-{NOT_SAVED}disk full\r\n"),
+            (
+                b'{"command": "SET", "args": {"key": "k", "value": "v"}}\n',
+                f'{{"status": "ERROR", "message": "{NOT_SAVED}disk full"}}\n',
+            ),
+        ):
+            with self.subTest(request):
+                client = self.client(FakeDisk(False))
+                self.disk.own_step = 1
+                self.assertEqual(client.bytes(request), refusal.encode())
+                self.assertEqual(len(self.disk.seen), 1)
+
+    def test_a_read_is_answered_anew_once_what_it_saw_was_undone(self) -> None:
+        for get, old in (
+            (resp("GET", "k"), b"$3\r\nold\r\n"),
+            (b"get k\r\n", b"$3\r\nold\r\n"),
+            (resp("MGET", "k"), b"*1\r\n$3\r\nold\r\n"),
+            (b'{"command": "GET", "args": ["k"]}\n', b'{"status": "OK", "result": "old"}\n'),
+        ):
+            with self.subTest(get):
+                client = self.client(FakeDisk(False, False, True))
+                client.store.set(b"k", b"new")
+                self.disk.on_undo = lambda store=client.store: store.set(b"k", b"old")
+                self.assertEqual(client.bytes(get), old)
+                self.assertEqual(len(self.disk.seen), 3)
+
+    def test_that_a_key_expired_is_no_reason_to_refuse_a_read(self) -> None:
+        client = self.client(FakeDisk(False, True))
+        self.disk.own_step = 1  # the expiry
+        self.assertEqual(client.bytes(resp("GET", "k")), b"$-1\r\n")
+        self.assertEqual([seen.undos for seen in self.disk.seen], [0, 1])
+
+    def test_who_is_unlucky_again_and_again_is_told_so(self) -> None:
+        client = self.client(FakeDisk(*[False] * 5))
+        self.assertIn(b"disk full", client.bytes(resp("GET", "k")))
+        self.assertIn(b"+PONG", client.bytes(PING))
+
+    def test_what_has_nothing_to_do_with_keys_is_not_repeated_and_not_refused(self) -> None:
+        for request, reply in (
+            (PING, b"+PONG\r\n"),
+            (resp("MULTI") + resp("SET", "k", "v"), b"+OK\r\n+QUEUED\r\n"),
+        ):
+            client = self.client(FakeDisk(False, *[False] * (request != PING)))
+            self.assertEqual(client.bytes(request), reply)
+
+    def test_a_transaction_that_was_undone_is_one_error_and_not_repeated(self) -> None:
+        client = self.client(FakeDisk(True, True, True, False))
+        replies = client.bytes(
+            resp("MULTI") + resp("INCR", "n") + resp("GET", "n") + resp("EXEC") + PING
+        )
+        self.assertTrue(replies.startswith(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n-"), replies)
+        self.assertTrue(replies.endswith(b"disk full\r\n+PONG\r\n"), replies)
+        self.assertEqual(client.store.get(b"n"), b"1")  # once, not twice
+
+    def test_of_a_large_reply_not_a_piece_leaves_before(self) -> None:
+        client = self.client(FakeDisk(False, True))
+        client.store.set(b"k", b"n" * MB)
+        self.disk.on_undo = lambda: client.store.set(b"k", b"o" * MB)
+        one = b"$%d\r\n%b\r\n" % (MB, b"o" * MB)
+        self.assertEqual(
+            client.bytes(resp("MGET", *["k"] * 5) + PING), b"*5\r\n" + one * 5 + b"+PONG\r\n"
+        )
+
+    def test_a_large_reply_that_becomes_a_small_one_leaves_nothing_behind(self) -> None:
+        client = self.client(FakeDisk(False, True))
+        client.store.set(b"k", b"n" * MB)
+        self.disk.on_undo = lambda: client.store.set(b"k", b"o")
+        replies = client.bytes(resp("MGET", *["k"] * 3) + PING)
+        self.assertEqual(replies, b"*3\r\n" + b"$1\r\no\r\n" * 3 + b"+PONG\r\n")
+
+    def test_an_earlier_reply_that_is_answered_anew_takes_nothing_from_a_large_one(self) -> None:
+        client = self.client(FakeDisk(False, True, True))
+        client.store.set(b"k", b"v" * MB)
+        one = b"$%d\r\n%b\r\n" % (MB, b"v" * MB)
+        replies = client.bytes(resp("GET", "missing") + resp("MGET", *["k"] * 3) + PING)
+        self.assertEqual(replies, b"$-1\r\n*3\r\n" + one * 3 + b"+PONG\r\n")
+
+    def test_a_small_reply_that_becomes_a_large_one_keeps_its_place(self) -> None:
+        client = self.client(FakeDisk(False, True, True))
+        client.store.set(b"k", b"n")
+        self.disk.on_undo = lambda: client.store.set(b"k", b"o" * MB)
+        one = b"$%d\r\n%b\r\n" % (MB, b"o" * MB)
+        self.assertEqual(
+            client.bytes(resp("MGET", *["k"] * 3) + PING), b"*3\r\n" + one * 3 + b"+PONG\r\n"
+        )
+
+
 class LargeReplies(unittest.TestCase):
     def test_a_reply_much_larger_than_its_request_is_sent_bit_by_bit(self) -> None:
         client = Conversation()
@@ -494,3 +662,53 @@ class LargeReplies(unittest.TestCase):
         self.assertLess(max(map(len, batches)), 2 * len(one))
         self.assertEqual(b"".join(batches), b"*20\r\n" + one * 20 + b"+OK\r\n")
         self.assertTrue(client.dialect.closing)
+
+    def test_many_times_the_same_large_value_takes_little_memory(self) -> None:
+        for request in (resp("MGET", *["big"] * 600), resp("GET", "big") * 600):
+            client = Conversation()
+            client.store.set(b"big", b"x" * 100_000)
+            dialect, received, largest = client.dialect, 0, 0
+            tracemalloc.start()
+            try:
+                batch = dialect.receive(request)
+                while dialect.more:
+                    received, largest = received + len(batch), max(largest, len(batch))
+                    batch = dialect.receive(b"")
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertGreater(received + len(batch), 600 * 100_000)
+            self.assertLess(largest, 2 * BATCH_BYTES + 200_000)
+            self.assertLess(peak, 8 * MB)  # of 60
+
+    def test_nothing_of_it_is_left_when_the_connection_ends(self) -> None:
+        client = Conversation()
+        client.store.set(b"big", b"x" * MB)
+        client.dialect.receive(resp("MGET", *["big"] * 20) + b"GET half")
+        self.assertTrue(client.dialect.more)
+        self.assertGreater(client.dialect.held_bytes, 0)
+        client.dialect.end()
+        self.assertEqual(client.dialect.held_bytes, 0)
+        self.assertEqual(client.dialect.receive(b""), b"")
+
+    def test_what_has_arrived_and_is_not_answered_is_held(self) -> None:
+        client = Conversation()
+        for data in (resp("SET", "k", "x" * 50_000)[:-10], b"GET half", b'{"command": "GE'):
+            client = Conversation()
+            client.bytes(data)
+            self.assertTrue(0 <= len(data) - client.dialect.held_bytes < 40)
+            self.assertEqual(client.session.queued_bytes, 0)
+        client.bytes(b'T", "args": ["k"]}\n')
+        self.assertEqual(client.dialect.held_bytes, 0)
+
+    def test_what_is_queued_is_held(self) -> None:
+        client = Conversation()
+        client.bytes(resp("MULTI") + resp("SET", "k", "x" * 50_000))
+        self.assertTrue(50_000 < client.session.queued_bytes < 51_000)
+        client.bytes(resp("EXEC"))
+        self.assertEqual(client.session.queued_bytes, 0)
+        client.bytes(b'{"command": "START"}\n')
+        client.bytes(b'{"command": "SET", "args": {"key": "k", "value": "%b"}}\n' % (b"x" * 50_000))
+        self.assertTrue(50_000 < client.session.queued_bytes < 51_000)
+        client.bytes(b'{"command": "ROLLBACK"}\n')
+        self.assertEqual(client.session.queued_bytes, 0)

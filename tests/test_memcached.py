@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
+import tracemalloc
 import unittest
 
 from kvdb.commands.session import Session
+from kvdb.protocols import BATCH_BYTES
 from kvdb.protocols.memcached import Memcached
+from kvdb.resp import STRANGERS_LINE
 from tests.support import Conversation
+from tests.test_main_port import FakeDisk
 
 BAD_FORMAT = "CLIENT_ERROR bad command line format\r\n"
 TOO_LARGE = "SERVER_ERROR object too large for cache\r\n"
@@ -26,7 +30,7 @@ class Door:
 
     def reconnect(self) -> None:
         session = Session(self.resp.instance, "127.0.0.1:50001", "127.0.0.1:11211")
-        assert self.resp.instance.admit(session)
+        self.resp.instance.admit(session)
         self.dialect = Memcached(session)
 
     def bytes(self, data: bytes) -> bytes:
@@ -106,7 +110,7 @@ class StreamTest(DoorCase):
         words += [b"noreply", b"cas", b"T1", b"b", b"q", b"N0", b"incr", b"stats", b"touch", b"gat"]
         for _ in range(300):
             door = Door()
-            with self.assertNoLogs("kvdb"):
+            with self.assertNoLogs("kvdb", logging.ERROR):
                 for _ in range(40):
                     pieces = [source.choice(words), b" ", source.randbytes(source.randrange(3))]
                     door.bytes(b"".join(source.choices(pieces + words, k=12)) + b"\r\n")
@@ -295,3 +299,82 @@ class ServerTest(DoorCase):
             ("set auth 0 0 11|user secret", "STORED|"),
             ("get auth", "END|"),
         )
+
+    def test_strangers_are_held_to_short_lines(self) -> None:
+        for data in (b"get " + b"x" * STRANGERS_LINE, b"x" * (STRANGERS_LINE + 1) + b"\r\n"):
+            door = Door(password="secret")
+            self.assertEqual(door.bytes(data), b"")
+            self.assertTrue(door.dialect.closing)
+        self.assertEqual(Door(password="secret").bytes(b"x" * STRANGERS_LINE), b"")
+        self.assertLessEqual(STRANGERS_LINE, 4096)
+        self.door = Door(password="secret")
+        self.check(("set auth 0 0 11|user secret", "STORED|"))
+        line = "get " + " ".join(f"key:{number:036}" for number in range(5000))
+        self.check((line, "END|"))
+
+    def test_a_password_has_4_kb_at_most(self) -> None:
+        refused = b"CLIENT_ERROR unauthenticated\r\n"
+        door = Door(password="x" * (STRANGERS_LINE - 5))
+        data = b"user " + b"x" * (STRANGERS_LINE - 5)
+        self.assertEqual(
+            door.bytes(b"set auth 0 0 %d\r\n%b\r\n" % (len(data), data)), b"STORED\r\n"
+        )
+        for length in (STRANGERS_LINE + 1, 1_000_000, 16 * 1024 * 1024, 2**31 - 1, 10**19):
+            door = Door(password="secret")
+            self.assertEqual(door.bytes(b"set auth 0 0 %d\r\nxxx" % length), refused)
+            self.assertEqual(door.bytes(b"x" * STRANGERS_LINE), b"")
+            self.assertTrue(door.dialect.closing)
+
+    def test_nothing_is_left_when_the_connection_ends(self) -> None:
+        self.door.bytes(b"set k 0 0 1000000\r\n" + b"x" * 500_000)
+        self.assertEqual(self.door.dialect.held_bytes, 500_000)
+        self.door.dialect.end()
+        self.assertEqual(self.door.dialect.held_bytes, 0)
+
+    def test_many_times_the_same_large_value_takes_little_memory(self) -> None:
+        size, count = 100_000, 600
+        self.door.store.set(b"k", b"x" * size)
+        dialect, received = self.door.dialect, 0
+        tracemalloc.start()
+        try:
+            batch = dialect.receive(b"get" + b" k" * count + b"\r\n")
+            while dialect.more:
+                self.assertLess(len(batch), BATCH_BYTES + 2 * size)
+                received += len(batch)
+                batch = dialect.receive(b"")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertTrue(batch.endswith(b"END\r\n"))
+        whole = count * (len(b"VALUE k 0 100000\r\n") + size + 2) + len(b"END\r\n")
+        self.assertEqual(received + len(batch), whole)
+        self.assertLess(peak, 8_000_000)  # of 60
+
+
+class DurableReplies(DoorCase):
+    """Under --fsync always no reply leaves before all that it tells of is on disk."""
+
+    def open(self, disk: FakeDisk) -> None:
+        self.door = Door()
+        self.door.resp.instance.persistence = disk  # type: ignore[assignment]
+        self.door.reconnect()
+
+    def test_a_write_that_was_undone_is_a_server_error(self) -> None:
+        for request in ("set k 0 0 1|1", "delete k", "incr k 1", "touch k 10", "ms k 1|1", "md k"):
+            disk = FakeDisk(False)
+            self.open(disk)
+            disk.own_step = 1
+            self.check((request, "SERVER_ERROR not saved: disk full|"), ("mn", "MN|"))
+
+    def test_a_read_is_answered_anew_once_what_it_saw_was_undone(self) -> None:
+        for request, reply in (("get k", "VALUE k 0 3|old|END|"), ("mg k v", "VA 3|old|")):
+            disk = FakeDisk(False, True)
+            self.open(disk)
+            self.door.store.set(b"k", b"new")
+            disk.on_undo = lambda store=self.door.store: store.set(b"k", b"old")
+            self.check((request, reply))
+
+    def test_what_has_nothing_to_do_with_keys_is_not_refused(self) -> None:
+        for request, reply in (("mn", "MN|"), ("verbosity 1", "OK|"), ("nosuch", "ERROR|")):
+            self.open(FakeDisk(False))
+            self.check((request, reply))

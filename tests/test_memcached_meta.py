@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import unittest
+
+from kvdb.commands.session import Instance, Session
+from kvdb.config import Config
+from kvdb.protocols.memcached import Memcached
+from kvdb.store import Store
+from tests.store_case import TickingClock
 from tests.test_memcached import Door, DoorCase
 
 
@@ -128,7 +135,9 @@ class MetaDeleteTest(DoorCase):
             (f"ms k 3 C{token}|old", "EX|"),
             (f"ms k 3 I C{token}|old", "HD|"),
             ("mg k v", "VA 3 X W|old|"),
-            ("ms k 3 I C99999999|new", "EX|"),
+            (f"ms k 3 I C{int(self.door.token()) + 1}|new", "EX|"),
+            (f"ms k 3 I C{2**64 - 1}|new", "EX|"),
+            ("mg k v", "VA 3 Z X|old|"),
         )
 
     def test_a_write_through_resp_ends_staleness(self) -> None:
@@ -164,3 +173,47 @@ class MetaArithmeticTest(DoorCase):
         self.door("set k 0 100 2|hi")
         self.assertRegex(self.door("me k"), r"^ME k exp=100 cas=\d+ size=2\r\n$")
         self.check(("me no", "EN|"), ("mn", "MN|"))
+
+
+class OneMomentTest(unittest.TestCase):
+    """The clock of these tests goes on whenever somebody looks at it."""
+
+    def setUp(self) -> None:
+        self.clock = TickingClock()
+        self.store = Store(0, clock=self.clock)
+        instance = Instance(self.store, Config(max_bytes=0))
+        self.dialect = Memcached(Session(instance))
+        self.addCleanup(self.store.check)
+
+    def test_a_command_looks_at_the_clock_once(self) -> None:
+        for request in (
+            "get a b", "gets a b", "gat 100 a b", "gats 100 a b", "touch a 100", "delete a",
+            "set a 0 0 1|1", "add c 0 0 1|1", "add a 0 0 1|1", "replace a 0 0 1|1",
+            "append a 0 0 1|1", "cas a 0 0 1 5|1", "incr a 5", "decr a 5", "flush_all 100",
+            "flush_all", "mg a v t", "mg a v t T100", "mg a R30 v", "mg c N100 v t",
+            "ms a 1 T100|1", "ms a 1 MA|1", "ms c 1 ME T100 c|1", "md a", "md a I T100", "md a x",
+            "ma a T100 t v", "ma c N100 t v", "me a",
+        ):  # fmt: skip
+            with self.subTest(request):
+                self.assertLessEqual(self.readings(request), 1)
+
+    def test_a_write_with_a_deadline_looks_at_the_clock_once(self) -> None:
+        for request in (
+            "set a 0 100 1|1", "add c 0 100 1|1", "add a 0 100 1|1", "replace a 0 100 1|1",
+            "cas a 0 100 1 5|1",
+        ):  # fmt: skip
+            self.assertLessEqual(self.readings(request), 1, request)
+
+    def readings(self, request: str) -> int:
+        """Carry out a request on keys that will expire; return how often the clock was read."""
+        self.store.flush()
+        for key in (b"a", b"b"):
+            self.store.set(key, b"1", expires_at=self.clock.now + 10_000)
+        before = self.clock.readings
+        reply = self.dialect.receive(request.replace("|", "\r\n").encode() + b"\r\n")
+        self.assertNotIn(b"ERROR", reply)
+        return self.clock.readings - before
+
+    def test_what_is_just_stored_has_its_whole_life_to_live(self) -> None:
+        self.assertEqual(self.dialect.receive(b"ma c N1 t v\r\n"), b"VA 1 t1\r\n0\r\n")
+        self.assertEqual(self.dialect.receive(b"mg d N1 t v\r\n"), b"VA 0 t1 W\r\n\r\n")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-import subprocess
+import random
 import sys
 import unittest
+from collections.abc import Callable
 from unittest import mock
 
 from kvdb import memory
+from kvdb.allocator import can_be_kept
+from kvdb.commands.session import Session
 from kvdb.config import MB
-from kvdb.memory import Governor, can_bypass_pymalloc, has_glibc, resident_bytes
+from kvdb.memory import LEAST_ALLOWED, Governor, resident_bytes
 from kvdb.service import Service
 from kvdb.store import Store
 from kvdb.store.entry import EvictionPolicy
@@ -26,7 +29,7 @@ class Process:
         self.store = Store(budget)
         self.clock = ManualClock()
         self.scattered = 0  # bytes that cannot be given back
-        self.free = 0  # bytes that can
+        self.spare = 0  # bytes that can
         self.times_given_back = 0
         self.seconds_to_give_back = 0.0
         self.governor = Governor(
@@ -38,11 +41,11 @@ class Process:
         )
 
     def resident(self) -> int:
-        return EMPTY + self.store.used_bytes + self.scattered + self.free
+        return EMPTY + self.store.used_bytes + self.scattered + self.spare
 
     def give_back(self) -> None:
         self.times_given_back += 1
-        self.free = 0
+        self.spare = 0
         self.clock.now += self.seconds_to_give_back
 
     def write(self, number: int) -> None:
@@ -52,10 +55,21 @@ class Process:
         for number in range(self.store.max_bytes * 9 // 10 // len(VALUE)):
             self.write(number)
 
+    def free(self, size: int) -> None:
+        """Have the newest entries free so many bytes, which may leave holes, and take new ones."""
+        last = self.store.max_bytes * 9 // 10 // len(VALUE)
+        for number in range(last - size // len(VALUE), last):
+            self.write(number)
+
     @property
     def beyond(self) -> float:
         """What it takes beside the empty server, as a share of the budget."""
         return (self.resident() - EMPTY) / self.store.max_bytes
+
+
+def anything(dice: random.Random, most: int) -> Callable[[], int]:
+    """Return what says of the process whatever comes, up to `most` beside the empty server."""
+    return lambda: EMPTY + dice.randrange(most)
 
 
 class GovernorTest(unittest.TestCase):
@@ -77,23 +91,14 @@ class GovernorTest(unittest.TestCase):
         self.assertGreaterEqual(self.governor.allowance, BUDGET)
         self.assertEqual((self.store.used_bytes, self.process.times_given_back), (used, 0))
 
-    def test_a_twentieth_of_the_budget_is_told_once(self) -> None:
-        calls: list[str] = []
-        process = Process()
-        process.governor.when_filling = lambda: calls.append("filling")
-        process.governor.look()
-        self.assertEqual(calls, [])
-        process.fill()
-        for _ in range(2):
-            process.governor.look()
-        self.assertEqual(calls, ["filling"])
-
     def test_free_memory_is_given_back_before_anything_is_evicted(self) -> None:
-        self.process.free = 5 * MB
+        self.process.free(5 * MB)
+        self.process.spare = 5 * MB
         self.governor.look()
         self.assertEqual((self.process.times_given_back, self.store.evicted_keys), (1, 0))
 
     def test_what_is_too_much_is_evicted_the_oldest_first(self) -> None:
+        self.process.free(MB)
         self.process.scattered = 2 * MB
         for _ in range(10):
             self.governor.look()
@@ -112,6 +117,7 @@ class GovernorTest(unittest.TestCase):
 
     def test_entries_make_room_for_what_the_process_grows_by(self) -> None:
         self.governor.look()
+        self.process.free(MB)
         before = self.store.used_bytes
         self.process.scattered = self.some
         grown = self.process.resident() - EMPTY - int(memory._COMFORTABLE * BUDGET)
@@ -119,6 +125,7 @@ class GovernorTest(unittest.TestCase):
         self.assertAlmostEqual(self.store.used_bytes, before - grown, delta=2 * len(VALUE))
 
     def test_nothing_moves_between_comfortable_and_too_much(self) -> None:
+        self.process.free(MB)
         self.process.scattered = self.some
         used, evicted = self.store.used_bytes, self.store.evicted_keys
         for _ in range(10):
@@ -127,10 +134,12 @@ class GovernorTest(unittest.TestCase):
         self.assertEqual(self.governor.allowance, used)
 
     def test_the_allowance_rises_again_with_the_room_but_never_above_the_budget(self) -> None:
+        self.process.free(5 * MB)
         self.process.scattered = 5 * MB
         for _ in range(10):
             self.governor.look()
         low = self.governor.allowance
+        self.assertEqual(low, LEAST_ALLOWED * BUDGET)
         self.process.scattered = 2 * MB
         self.governor.look()
         self.assertLess(low, self.governor.allowance)
@@ -143,11 +152,73 @@ class GovernorTest(unittest.TestCase):
             self.assertLessEqual(self.store.used_bytes, BUDGET)
         self.assertGreater(self.store.used_bytes, 0.97 * BUDGET)
 
-    def test_entries_keep_a_tenth_of_the_budget_whatever_else_takes_memory(self) -> None:
+    def test_entries_keep_three_quarters_of_the_budget_whatever_else_takes_memory(self) -> None:
+        self.process.free(9 * MB)
         self.process.scattered = 100 * MB
+        for _ in range(50):
+            self.governor.look()
+            self.governor.look()
+            self.assertGreater(self.store.used_bytes, 0.75 * BUDGET - 2 * len(VALUE))
+        self.assertLess(self.store.used_bytes, 0.75 * BUDGET + 2 * len(VALUE))
+        for number in range(2_000):
+            self.process.write(number)
+            self.governor.look()
+            self.assertGreater(self.store.used_bytes, 0.75 * BUDGET - 2 * len(VALUE))
+
+    def test_for_what_nobody_has_freed_no_entry_has_to_go(self) -> None:
+        """Whatever the system says of the process, there are no holes to make room for."""
+        for seed in range(10):
+            dice = random.Random(seed)
+            process = Process()
+            process.governor._all_resident = anything(dice, 4 * BUDGET)
+            entries = BUDGET * 9 // 10 // len(VALUE)
+            for number in range(entries):
+                process.write(number)
+                if dice.random() < 0.3:
+                    process.governor.look()
+                    process.clock.now += dice.random()
+            for _ in range(20):
+                process.governor.look()
+                process.governor.keep_pace(dice.randrange(10 * MB))
+            self.assertEqual((process.store.evicted_keys, process.store.size()), (0, entries))
+            process.store.check()
+
+    def test_below_three_quarters_of_the_budget_no_entry_ever_has_to_go(self) -> None:
+        for seed in range(10):
+            dice = random.Random(seed)
+            process = Process()
+            process.governor._all_resident = anything(dice, 10 * BUDGET)
+            most = int(LEAST_ALLOWED * BUDGET) - 2 * len(VALUE)
+            for number in range(2_000):
+                if process.store.used_bytes < most or dice.random() < 0.5:
+                    process.store.delete(b"%d" % dice.randrange(number + 1))
+                if process.store.used_bytes < most:
+                    process.write(number)
+                if dice.random() < 0.3:
+                    process.governor.look()
+                    process.clock.now += dice.random()
+            self.assertEqual(process.store.evicted_keys, 0)
+            self.assertGreater(process.store.freed_bytes, 5 * MB)
+            process.store.check()
+
+    def test_once_all_is_well_what_was_freed_before_counts_no_more(self) -> None:
+        self.process.free(5 * MB)
+        self.governor.look()  # there is room: all is well
+        evicted = self.store.evicted_keys
+        self.process.scattered = 5 * MB
         for _ in range(10):
             self.governor.look()
-        self.assertAlmostEqual(self.store.used_bytes, BUDGET // 10, delta=2 * len(VALUE))
+        self.assertEqual(self.store.evicted_keys, evicted)
+        self.process.free(MB // 10)
+        self.governor.look()
+        gone = (self.store.evicted_keys - evicted) * len(VALUE)
+        self.assertTrue(0 < gone <= MB // 10 + len(VALUE), gone)
+
+    def test_holes_are_told(self) -> None:
+        for scattered in (0, 3 * MB, MB):
+            self.process.scattered = scattered
+            self.governor.look()
+            self.assertEqual(self.governor.holes, scattered)
 
     def test_it_settles_in_a_process_whose_pages_stay_pinned(self) -> None:
         self.process.store.flush()
@@ -158,7 +229,7 @@ class GovernorTest(unittest.TestCase):
             gone = self.store.evicted_keys - evicted
             # A tenth of what goes stays behind, up to 1.5 MB in all; half the rest is given back.
             process.scattered = min(process.scattered + gone * len(VALUE) // 10, 3 * MB // 2)
-            process.free = min(process.free + gone * len(VALUE) // 2, MB)
+            process.spare = min(process.spare + gone * len(VALUE) // 2, MB)
             if number % 20 == 0:  # 200 kB: 20 ms at 10 MB/s
                 self.governor.look()
                 process.clock.now += self.governor.wait
@@ -194,14 +265,18 @@ class GovernorTest(unittest.TestCase):
             self.process.clock.now += 0.005
             return self.process.clock.now
 
+        self.process.free(8 * MB)
         self.process.scattered = 8 * MB
         self.governor._monotonic = tick
+        evicted = self.store.evicted_keys
         self.governor.look()
         self.assertLess(self.process.clock.now - looked_at, 0.06)
-        self.assertGreater(self.store.used_bytes, BUDGET // 2)
+        self.assertGreater(self.store.evicted_keys, evicted)
+        self.assertGreater(self.store.used_bytes, 0.85 * BUDGET)  # the rest at the next look
 
     def test_a_policy_that_forbids_eviction_makes_writes_fail_and_nothing_spin(self) -> None:
         self.store.policy = EvictionPolicy.NOEVICTION
+        self.process.free(8 * MB)
         self.process.scattered = 8 * MB
         for _ in range(10):
             self.governor.look()
@@ -214,7 +289,7 @@ class GovernorTest(unittest.TestCase):
         waits = []
         for scattered in (0, self.some):
             self.process.scattered = scattered
-            self.process.write(0)
+            self.process.free(MB)
             self.governor.look()
             waits.append(self.governor.wait)
         self.assertLessEqual(max(waits), 0.05)
@@ -238,7 +313,7 @@ class GovernorTest(unittest.TestCase):
         self.assertEqual((self.store.evicted_keys, self.governor.wait), (evicted, 1.0))
 
     def test_a_budget_that_changes_counts_from_the_next_look_on(self) -> None:
-        self.process.scattered = 3 * MB
+        self.process.scattered = MB
         self.store.max_bytes = 5 * MB
         for _ in range(10):
             self.governor.look()
@@ -251,15 +326,21 @@ class GovernorTest(unittest.TestCase):
         self.assertLess(self.process.beyond, 1.1)
 
     def test_what_connections_and_a_save_take_is_not_held_against_the_entries(self) -> None:
+        self.process.free(MB)
         self.process.scattered = BUDGET
         used = self.store.used_bytes
-        governor = Governor(
-            self.store, EMPTY, resident=self.process.resident, borrowed=lambda: BUDGET
-        )
-        governor.look()
-        self.assertEqual(self.store.used_bytes, used)
+        for borrowed in (BUDGET, BUDGET // 2):
+            governor = Governor(
+                self.store,
+                EMPTY,
+                resident=self.process.resident,
+                borrowed=mock.Mock(return_value=borrowed),
+            )
+            governor.look()
+            self.assertEqual(self.store.used_bytes == used, borrowed == BUDGET)
 
     def test_a_small_budget_is_not_taken_to_the_byte(self) -> None:
+        self.process.free(MB)
         self.process.scattered = 6 * MB
         used = self.store.used_bytes
         with mock.patch.object(memory, "_UNCERTAIN", 8 * MB):
@@ -267,6 +348,7 @@ class GovernorTest(unittest.TestCase):
         self.assertEqual(self.store.used_bytes, used)
 
     def test_whoever_brings_in_much_looks_at_once(self) -> None:
+        self.process.free(MB)
         self.process.scattered = BUDGET
         used = self.store.used_bytes
         self.governor.keep_pace(3 * MB)
@@ -282,7 +364,7 @@ class GovernorTest(unittest.TestCase):
                 self.assertEqual((self.store.evicted_keys, governor.wait), (0, 1.0))
 
 
-class AllocatorTest(unittest.TestCase):
+class ResidentTest(unittest.TestCase):
     @unittest.skipUnless(sys.platform == "linux", "only Linux tells")
     def test_resident_bytes_are_those_of_this_process(self) -> None:
         self.assertGreater(resident_bytes() or 0, 5 * MB)
@@ -290,46 +372,6 @@ class AllocatorTest(unittest.TestCase):
     def test_where_there_is_no_proc_it_is_not_known(self) -> None:
         with mock.patch("builtins.open", side_effect=FileNotFoundError):
             self.assertIsNone(resident_bytes())
-
-    def test_pymalloc_is_left_alone_where_that_is_not_known_to_be_sound(self) -> None:
-        self.assertFalse(can_bypass_pymalloc({"PYTHONMALLOC": "malloc"}))
-        for name, value in (("abiflags", "t"), ("abiflags", "d"), ("version_info", (3, 99, 0))):
-            with self.subTest(name=value), mock.patch.object(sys, name, value, create=True):
-                self.assertFalse(can_bypass_pymalloc({}))
-
-    def test_nothing_is_tuned_without_glibc(self) -> None:
-        with mock.patch.object(memory.os, "confstr", side_effect=ValueError, create=True):
-            self.assertFalse(has_glibc())
-            with mock.patch.dict(sys.modules, {"ctypes": None}):  # importing it would raise
-                memory.tune_allocator()
-                memory.bypass_pymalloc()
-                memory.give_back()
-
-    @unittest.skipUnless(has_glibc(), "needs glibc")
-    def test_a_tuned_process_works_and_gives_back(self) -> None:
-        code = """if True:
-            import sys
-            from kvdb.memory import bypass_pymalloc, give_back, resident_bytes, tune_allocator
-            old = {number: b"%d" % number for number in range(100_000)}
-            tune_allocator()
-            bypass_pymalloc()
-            empty = resident_bytes()
-            new = {number: b"%d" % number * 30 for number in range(200_000)}
-            for number in old:
-                old[number] += new[number]  # resized and freed, whosever it was
-            full = resident_bytes()
-            new.clear()
-            old.clear()
-            give_back()
-            left = resident_bytes()
-            assert full - empty > 50e6, (empty, full)
-            assert left - empty < 10e6, (empty, full, left)
-        """
-        for mode in ((), ("-X", "dev"), ("-X", "tracemalloc")):
-            with self.subTest(mode):
-                if mode:
-                    code = "from kvdb.memory import bypass_pymalloc; bypass_pymalloc(); dict(a=[1])"
-                subprocess.run([sys.executable, *mode, "-c", code], check=True, timeout=60)
 
 
 class InfoTest(CommandTest):
@@ -349,9 +391,10 @@ class InfoTest(CommandTest):
 
     def test_an_allowance_below_the_budget_is_told(self) -> None:
         governor = self.talk.instance.governor = Governor(self.talk.store, EMPTY)
-        self.assertNotIn("maxmemory_allowed_now", self.memory())
-        governor.allowance = 1234
+        self.assertEqual(self.memory()["maxmemory_allowed_now"], self.memory()["maxmemory"])
+        governor.allowance, governor.holes = 1234, 567
         self.assertEqual(self.memory()["maxmemory_allowed_now"], "1234")
+        self.assertEqual(self.memory()["mem_fragmentation_bytes"], "567")
 
     def test_the_overhead_per_key_is_what_an_entry_costs_beside_its_bytes(self) -> None:
         overhead = int(self.memory()["used_memory_overhead_per_key"])
@@ -373,8 +416,25 @@ class ServiceTest(unittest.TestCase):
         service.start()
         governor = service.governor
         self.assertIs(service.instance.governor, governor)
-        self.assertIsNotNone(governor)
-        self.assertEqual(governor and governor.empty is None, resident_bytes() is None)
+        self.assertEqual(governor is not None, can_be_kept())
+        if governor is not None:
+            self.assertEqual(governor.empty is None, resident_bytes() is None)
+            service.instance.accounts.report(Session(service.instance), 50_000)
+            self.assertEqual(governor._borrowed(), 50_000)
+
+    def test_where_the_allocator_keeps_what_it_has_entries_are_only_counted(self) -> None:
+        with mock.patch("kvdb.service.can_be_kept", return_value=False):
+            service = Service(Config(data=None, port=0), own_process=True)
+        self.addCleanup(service.stop)
+        service.start()
+        self.assertIsNone(service.governor)
+        self.assertGreater(service.store.max_bytes, 0)
+
+    def test_without_a_budget_nobody_looks_after_it(self) -> None:
+        service = Service(Config(data=None, port=0, max_bytes=0), own_process=True)
+        self.addCleanup(service.stop)
+        service.start()
+        self.assertIsNone(service.governor)
 
     def test_a_server_within_another_program_does_not(self) -> None:
         with running_server() as service:

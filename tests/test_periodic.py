@@ -147,6 +147,35 @@ class PeriodicTest(unittest.TestCase):
         self.assertIn("bad wait", logged.output[1])
         self.assertEqual(pause.call_count, 2)
 
+    def test_a_failure_that_cannot_even_be_logged_does_not_end_the_thread(self) -> None:
+        ran = threading.Event()
+        passes = iter([MemoryError(), None])
+
+        def run_pass() -> None:
+            if failure := next(passes):
+                raise failure
+            ran.set()
+
+        waits = mock.Mock(side_effect=[0.0, 0.0, None])
+        periodic = Periodic("test pass", run_pass, waits)
+        self.addCleanup(periodic.stop)
+        with (
+            mock.patch.object(periodic._stopping, "wait", return_value=False),
+            mock.patch("kvdb.periodic.log.exception", side_effect=MemoryError) as logged,
+        ):
+            periodic.start()
+            self.assert_happens(ran)
+        self.assertEqual(logged.call_count, 1)
+        self.assertTrue(periodic.thread.is_alive())
+
+    def test_its_thread_can_be_asked_whether_it_lives(self) -> None:
+        periodic = Periodic.every("test pass", LONG, lambda: None)
+        self.assertFalse(periodic.thread.is_alive())
+        periodic.start()
+        self.assertEqual((periodic.thread.name, periodic.thread.is_alive()), ("test pass", True))
+        periodic.stop()
+        self.assertFalse(periodic.thread.is_alive())
+
     def test_stop_does_not_wait_for_the_pause_after_a_failure(self) -> None:
         failed = threading.Event()
 

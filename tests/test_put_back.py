@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvdb.errors import EntryTooLarge, OutOfMemory
-from kvdb.store.entry import VERSION_COST, Change, Entry, EvictionPolicy, Flush
+from kvdb.store.entry import NOTE_COST, Cause, Change, Entry, EvictionPolicy, Flush
 from tests.store_case import COST, Feed, StoreCase, contents
 
 
@@ -15,7 +15,13 @@ class WriteManyTest(StoreCase):
         self.assertEqual(self.there(), {b"b", b"c"})
         self.assertEqual(
             feed.steps,
-            [[Change(b"a", None), Change(b"c", Entry(b"1")), Change((1, b"a"), None)]],
+            [
+                [
+                    Change(b"a", None, cause=Cause.DELETED),
+                    Change(b"c", b"1", cause=Cause.SET),
+                    Change((1, b"a"), None, cause=Cause.DELETED),
+                ]
+            ],
         )
 
     def test_what_is_deleted_makes_room_for_what_is_written(self) -> None:
@@ -90,8 +96,24 @@ class PutBackTest(StoreCase):
     def test_it_is_one_step_for_the_feed(self) -> None:
         self.fill(b"a")
         feed = Feed(self.store)
-        self.store.put_back([(b"a", None), (b"b", Entry(b"1"))])
-        self.assertEqual(feed.steps, [[Change(b"a", None), Change(b"b", Entry(b"1"))]])
+        self.store.put_back([(b"a", None), (b"b", Entry(b"1", self.soon(), 7))])
+        self.assertEqual(
+            feed.steps,
+            [
+                [
+                    Change(b"a", None, cause=Cause.TAKEN_BACK),
+                    Change(b"b", b"1", self.soon(), 7, Cause.TAKEN_BACK),
+                ]
+            ],
+        )
+
+    def test_what_has_expired_meanwhile_does_not_come_back(self) -> None:
+        self.fill(b"a")
+        feed = Feed(self.store)
+        past = Entry(b"old", self.clock.now - 1)
+        self.store.put_back([(b"a", past), (b"b", past)])
+        self.assertEqual(self.there(), set())
+        self.assertEqual(feed.steps, [[Change(b"a", None, cause=Cause.DELETED)]])
 
 
 class NoteTest(StoreCase):
@@ -137,7 +159,7 @@ class NoteTest(StoreCase):
     def test_a_note_counts_for_the_budget(self) -> None:
         self.fill(b"a", b"b")
         self.store.set_note(b"b", "note")
-        self.assertEqual(self.store.used_bytes, 2 * COST + VERSION_COST)
+        self.assertEqual(self.store.used_bytes, 2 * COST + NOTE_COST)
         self.limit(3)
         self.fill(b"c")
         self.assertEqual(self.there(), {b"b", b"c"})

@@ -57,7 +57,7 @@ class ReadmeTest(unittest.TestCase):
             code = example[1].replace("4242", str(service.server.port))
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(compile(code + "db.close()", str(README), "exec"), {})
-            self.assertEqual(printed.getvalue(), "{'name': 'Ada'} 1\n")
+            self.assertEqual(printed.getvalue(), "{'name': 'Ada'} 1\n[1, [1, 2, 3]]\n")
             self.assertGreater(service.instance.connections_received, 0)
 
     def test_every_flag_that_it_names_exists_and_every_flag_is_named(self) -> None:

@@ -208,10 +208,18 @@ class StrangersRequests(unittest.TestCase):
             Requests(RequestLimits.before_authentication())(data)
         return str(caught.exception)
 
-    def test_ten_arguments_of_16_kb_are_taken(self) -> None:
-        words = [b"x" * 16384] * 10
-        requests = Requests(RequestLimits.before_authentication())
-        self.assertEqual(requests(encode_request(words)), words)
+    def test_ten_arguments_of_20_kb_together_are_taken(self) -> None:
+        for sizes in ([16384, 4096], [2048] * 10, [16384, *[455] * 9], [4096] * 5):
+            words = [b"x" * size for size in sizes]
+            requests = Requests(RequestLimits.before_authentication())
+            for _ in range(3):  # each request is counted for itself
+                self.assertEqual(requests(encode_request(words)), words)
+
+    def test_a_byte_more_together_is_refused_before_it_comes(self) -> None:
+        for sizes in ([16384, 4097], [2048] * 9 + [2049], [4096] * 5 + [1]):
+            *words, last = [b"x" * size for size in sizes]
+            data = encode_request([*words, last])[: -len(last) - 2]
+            self.assertEqual(self.refusal(data), "unauthenticated bulk length")
 
     def test_an_eleventh_argument_is_refused(self) -> None:
         self.assertEqual(self.refusal(b"*11\r\n"), "unauthenticated multibulk length")

@@ -1,23 +1,40 @@
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
+import gc
+import json
 import logging
 import os
 import socket
 import struct
 import threading
+import tracemalloc
 import unittest
+import weakref
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 from kvdb.commands.session import Instance, Session
 from kvdb.config import Config
+from kvdb.fastlane import CROWD, is_of_use
+from kvdb.protocols import Dialect
+from kvdb.resp import encode_request
 from kvdb.server import Server
+from kvdb.service import Service
 from kvdb.store import Store
+from tests.journal_case import until
 from tests.support import ManualClock, Wire, running_server
 
 PING = b"PING\r\n"
 PONG = b"+PONG\r\n"
+
+
+def ports() -> dict[str, object]:
+    """Return the settings of a server with all its ports open."""
+    return {"memcached_port": 0, "haus_port": 0, "http_port": 0}
 
 
 class ServerTest(unittest.TestCase):
@@ -80,9 +97,43 @@ class ServerTest(unittest.TestCase):
                 self.assertEqual(service.instance.connections_rejected, 1)
                 first.socket.sendall(b"QUIT\r\n")
                 first.read_to_end()
-                self.wait_for_clients(service.instance, 1)
+                until(lambda: service.instance._connections == 1)
                 with Wire(port) as fourth:
                     self.assertEqual(fourth.ask(PING, 7), PONG)
+
+    def test_each_port_refuses_in_its_own_words_without_a_thread(self) -> None:
+        with (
+            running_server(max_clients=1, **ports()) as service,
+            Wire(service.server.port) as first,
+        ):
+            self.assertEqual(first.ask(PING, 7), PONG)
+            with mock.patch.object(_thread, "start_new_thread") as start:
+                for door, words in (
+                    ("main", b"-ERR max number of clients reached\r\n"),
+                    ("memcached", b"ERROR Too many open connections\r\n"),
+                    ("haus", b'{"status": "Error", "mesg": "Too many clients!"}\n'),
+                    ("http", b"HTTP/1.1 503 Service Unavailable\r\n"),
+                ):
+                    with self.subTest(door), Wire(service.doors[door].port) as wire:
+                        answer = wire.read_to_end()
+                        self.assertEqual(answer[: len(words)], words)
+                        self.assertTrue(answer == words or door == "http")
+                start.assert_not_called()
+            self.assertEqual(len(service.instance.sessions()), 1)
+            self.assertEqual(service.instance.connections_rejected, 4)
+            self.assertEqual(service.instance.connections_received, 5)
+            self.assertEqual(first.ask(PING, 7), PONG)
+
+    def test_who_is_refused_and_does_not_read_holds_up_nobody(self) -> None:
+        with running_server(max_clients=1) as service, contextlib.ExitStack() as stack:
+            first = stack.enter_context(Wire(service.server.port))
+            self.assertEqual(first.ask(PING, 7), PONG)
+            for _ in range(50):
+                wire = stack.enter_context(Wire(service.server.port))
+                with contextlib.suppress(OSError):
+                    wire.socket.sendall(b"x" * 10_000)
+            until(lambda: service.instance.connections_rejected == 50)
+            self.assertEqual(first.ask(PING, 7), PONG)
 
     def wait_for_clients(self, instance: Instance, count: int) -> None:
         """Wait until so many sessions are left: a client sees its end a moment earlier."""
@@ -185,6 +236,250 @@ class StopTest(unittest.TestCase):
             Server("127.0.0.1", service.server.port, service.instance, mock.Mock(), b"")
 
 
+class EndOfConnectionTest(unittest.TestCase):
+    """What a connection took is free as soon as it ends: nothing waits for the garbage collector."""
+
+    HALF: tuple[tuple[str, bytes], ...] = (
+        ("main", b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n" + bytes(500_000)),
+        ("main", b'{"command": "SET", "args": {"key": "k", "value": "' + b"x" * 500_000),
+        ("main", b"SET k " + b"x" * 50_000),
+        ("main", b"MULTI\r\nSET k v\r\nWATCH a\r\nSET half"),
+        ("main", b'{"command": "START"}\n{"command": "GET", "args": {"key": "a"}}\n{"comm'),
+        ("memcached", b"set k 0 0 1000000\r\n" + bytes(500_000)),
+        ("memcached", b"ms k 1000000\r\n" + bytes(500_000)),
+        ("memcached", b"get " + b"k" * 50_000),
+        ("haus", b"START\nGET a\nPUT b 1\nPUT k " + b"x" * 500_000),
+        ("http", b"PUT /keys/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+         + bytes(500_000)),
+        ("http", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /keys HTTP/1.1\r\nHo"),
+    )  # fmt: skip
+
+    def setUp(self) -> None:
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+    def followed(self, service: Service) -> list[weakref.ref[object]]:
+        """Return a list that will refer to all that new connections are made of, weakly."""
+        parts: list[weakref.ref[object]] = []
+        for door in service.doors.values():
+            if isinstance(door, Server):
+
+                def new_dialect(session: Session, new: Any = door.new_dialect) -> Dialect:
+                    dialect = new(session)
+                    parts.extend(map(weakref.ref, (session, dialect, dialect._buffer)))
+                    return dialect
+
+                door.new_dialect = new_dialect
+
+            def setup(handler: Any, real: Any = door.RequestHandlerClass.setup) -> None:
+                parts.append(weakref.ref(handler))
+                real(handler)
+
+            kind = door.RequestHandlerClass
+            door.RequestHandlerClass = type(kind.__name__, (kind,), {"setup": setup})
+        return parts
+
+    def assert_freed(self, end: Callable[[Service, Wire], object]) -> None:
+        """Whatever a client is in the middle of, nothing is left of it after this end."""
+        for name, data in self.HALF:
+            with self.subTest(name, data=data[:40]), running_server(**ports()) as service:
+                parts = self.followed(service)
+                with Wire(service.doors[name].port) as wire:
+                    wire.socket.sendall(data)
+                    self.wait_until_received(service, len(data) if name != "http" else 0, data)
+                    end(service, wire)
+                    until(lambda: not service.instance.sessions())
+                    self.wait_until_freed(parts)
+                self.assertEqual(len(parts), 1 if name == "http" else 4)
+                self.assertEqual(service.instance.accounts.held, 0)
+                self.assertEqual(service.store._versions._watchers, {})
+
+    def wait_until_freed(self, parts: list[weakref.ref[object]]) -> None:
+        until(lambda: bool(parts) and not any(part() for part in parts))
+
+    def wait_until_received(self, service: Service, length: int, data: bytes) -> None:
+        if length:
+            until(lambda: service.instance.counts()["received"] == length)
+        elif data.startswith(b"PUT"):
+            until(lambda: service.instance.accounts.held == 500_000)
+        else:
+            until(lambda: service.instance.counts()["commands"] == 1)
+
+    def test_the_client_leaves(self) -> None:
+        self.assert_freed(lambda service, wire: wire.socket.close())
+
+    def test_the_client_resets_the_connection(self) -> None:
+        def reset(service: Service, wire: Wire) -> None:
+            linger = struct.pack("ii", 1, 0)
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            wire.socket.close()
+
+        self.assert_freed(reset)
+
+    def test_another_client_ends_it(self) -> None:
+        def kill(service: Service, wire: Wire) -> None:
+            for session in service.instance.sessions():
+                session.close()
+            del session
+
+        self.assert_freed(kill)
+
+    def test_a_reply_that_is_not_read(self) -> None:
+        for name, request in (
+            ("main", b"GET big\r\n"),
+            ("main", encode_request([b"MGET", *[b"big"] * 10])),
+            ("main", b'{"command": "MGET", "args": ["big", "big", "big"]}\n'),
+            ("memcached", b"get big big big\r\n"),
+            ("haus", b"GET big\n" * 3),
+        ):
+            with self.subTest(request[:30]), running_server(**ports()) as service:
+                service.store.set(b"big", b"x" * 8_000_000)
+                parts = self.followed(service)
+                with Wire(service.doors[name].port) as wire:
+                    wire.socket.sendall(request)
+                    self.assertEqual(len(wire.read(10)), 10)
+                self.wait_until_freed(parts)
+                self.assertEqual(service.instance.accounts.held, 0)
+
+    @unittest.skipUnless(is_of_use(), "this system or interpreter has no use for a fast lane")
+    def test_a_client_that_resets_the_connection_in_the_fast_lane(self) -> None:
+        with running_server() as service, contextlib.ExitStack() as stack:
+            parts = self.followed(service)
+            wires = [stack.enter_context(Wire(service.server.port)) for _ in range(CROWD + 2)]
+            get = encode_request([b"GET", b"k"])
+            lane = service.server.lane  # type: ignore[attr-defined]
+
+            def all_parked() -> bool:
+                for wire in wires:
+                    wire.ask(get, 5)
+                return len(lane._parked) == len(wires)
+
+            until(all_parked)
+            for wire in wires:
+                linger = struct.pack("ii", 1, 0)
+                wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                wire.socket.close()
+            until(lambda: not service.instance.sessions())
+            self.wait_until_freed(parts)
+
+
+class StrangersTest(unittest.TestCase):
+    """Before a password, what a client sends without an end never comes to be in memory."""
+
+    HEAD = b"PUT /keys/k HTTP/1.1\r\nHost: localhost\r\n"
+    ENDLESS: tuple[tuple[str, bytes, bytes], ...] = (
+        ("main", b"", b"x"),
+        ("main", b"GET ", b"k"),
+        ("main", b'{"command": "', b"x"),
+        ("main", b"*", b"1"),
+        ("main", b"*2\r\n$", b"1"),
+        ("main", b"*2\r\n$4\r\nAUTH\r\n$10000000\r\n", b"x"),
+        ("main", b"*10\r\n", b"$16384\r\n" + b"x" * 16384 + b"\r\n"),
+        ("main", b"*1000000\r\n", b"$1\r\nx\r\n"),
+        ("memcached", b"", b"x"),
+        ("memcached", b"get ", b"k "),
+        ("memcached", b"set auth 0 0 5000\r\n", b"x"),
+        ("memcached", b"set auth 0 0 10000000\r\n", b"x"),
+        ("memcached", b"ms k 10000000\r\n", b"x"),
+        ("haus", b"", b"x"),
+        ("haus", b"AUTH ", b"x"),
+        ("haus", b"PUT k ", b"x"),
+        ("http", b"GET /", b"x"),
+        ("http", HEAD, b"X: y\r\n"),
+        ("http", HEAD + b"X: ", b"x"),
+        ("http", HEAD + b"Content-Length: 10000000\r\n\r\n", b"x"),
+        ("http", HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"x"),
+        ("http", HEAD + b"Expect: 100-continue\r\nContent-Length: 10000000\r\n\r\n", b"x"),
+    )
+
+    def test_what_never_ends_is_given_up_early(self) -> None:
+        with running_server(password="secret", **ports()) as service:
+            for name, beginning, more in self.ENDLESS:
+                data = beginning + more * (4_000_000 // len(more))
+                with (
+                    self.subTest(name, beginning=beginning[-40:], more=more[:5]),
+                    Wire(service.doors[name].port) as wire,
+                ):
+                    gc.collect()
+                    tracemalloc.start()
+                    try:
+                        with contextlib.suppress(ConnectionError):
+                            wire.socket.sendall(data)
+                        wire.read_to_end()
+                        until(lambda: not service.instance.sessions())
+                        _, peak = tracemalloc.get_traced_memory()
+                    finally:
+                        tracemalloc.stop()
+                    self.assertLess(peak, 1_000_000)
+            self.assertEqual(service.store.size(), 0)
+
+    def test_what_many_of_them_leave_unfinished_takes_little(self) -> None:
+        half = {
+            "main": b"*2\r\n$4\r\nAUTH\r\n$16384\r\n" + b"x" * 16383,
+            "memcached": b"set auth 0 0 4096\r\n" + b"x" * 4095,
+            "haus": b"AUTH " + b"x" * 4000,
+            "http": self.HEAD + b"X: " + b"x" * 16_000,
+        }
+        with running_server(password="secret", **ports()) as service:
+            for name, data in half.items():
+                with self.subTest(name), contextlib.ExitStack() as stack:
+                    gc.collect()
+                    tracemalloc.start()
+                    stack.callback(tracemalloc.stop)
+                    for _ in range(20):
+                        wire = stack.enter_context(Wire(service.doors[name].port))
+                        wire.socket.sendall(data)
+                    until(lambda: len(service.instance.sessions()) == 20)
+                    if name != "http":
+                        until(
+                            lambda: min(each.received for each in service.instance.sessions()) > 0
+                        )
+                    current, _ = tracemalloc.get_traced_memory()
+                    # 64 kB of it are what recv() fills, and have no pages until it does.
+                    self.assertLess(current, 20 * 110_000)
+                until(lambda: not service.instance.sessions())
+
+
+class IdleClientTest(unittest.TestCase):
+    def test_nothing_is_kept_of_what_an_idle_client_has_sent_and_got(self) -> None:
+        value = b"x" * 5_000_000
+        put = json.dumps({"command": "SET", "args": {"key": "k", "value": value.decode()}})
+        host = b" HTTP/1.1\r\nHost: localhost\r\n"
+        with running_server(**ports()) as service:
+            for name, request, least in (
+                ("main", encode_request([b"SET", b"k", value]), 5),
+                ("main", encode_request([b"GET", b"big"]), len(value)),
+                ("main", encode_request([b"MGET", b"big", b"big"]), 2 * len(value)),
+                ("main", b"GET big\r\n", len(value)),
+                ("main", put.encode() + b"\n", 17),
+                ("main", b'{"command": "GET", "args": ["big"]}\n', len(value)),
+                ("memcached", b"set k 0 0 %d\r\n%b\r\n" % (len(value), value), 8),
+                ("memcached", b"get big\r\n", len(value)),
+                ("haus", b"PUT k " + value + b"\n", 17),
+                ("haus", b"GET big\n", len(value)),
+                ("http", b"PUT /keys/k%bContent-Length: %d\r\n\r\n%b"
+                 % (host, len(value), value), 100),
+                ("http", b"GET /keys/big" + host + b"\r\n", len(value)),
+            ):  # fmt: skip
+                with (
+                    self.subTest(name, request=request[:40]),
+                    Wire(service.doors[name].port) as wire,
+                ):
+                    service.store.set(b"big", value)
+                    tracemalloc.start()
+                    try:
+                        wire.socket.sendall(request)
+                        got = 0
+                        while got < least:
+                            got += len(wire.socket.recv(65536))
+                        service.store.flush()
+                        gc.collect()
+                        until(lambda: tracemalloc.get_traced_memory()[0] < 1_000_000)
+                    finally:
+                        tracemalloc.stop()
+
+
 class TroubleTest(unittest.TestCase):
     def test_accepting_goes_on_after_running_out_of_descriptors(self) -> None:
         with running_server() as service:
@@ -204,17 +499,63 @@ class TroubleTest(unittest.TestCase):
             self.assertIn("Too many files", logged.output[0])
 
     def test_a_thread_that_cannot_start_costs_one_client_only(self) -> None:
+        for trouble, words in (
+            (RuntimeError("can't start new thread"), "can't start new thread"),
+            (MemoryError(), "not enough memory"),
+        ):
+            with self.subTest(words), running_server(max_clients=3, http_port=0) as service:
+                before = Wire(service.server.port)
+                self.addCleanup(before.socket.close)
+                self.assertEqual(before.ask(PING, 7), PONG)
+                with (
+                    mock.patch("kvdb.server._thread.start_new_thread", side_effect=trouble),
+                    self.assertLogs("kvdb.server", logging.ERROR) as logged,
+                ):
+                    for door in ("main", "http"):
+                        for _ in range(3):
+                            with Wire(service.doors[door].port) as wire:
+                                self.assertEqual(wire.read_to_end(), b"")
+                self.assertEqual(len(logged.output), 2, "once on each port")
+                self.assertIn(words, logged.output[0])
+                self.assertEqual(service.server.connection_count, 1)
+                self.assertEqual(before.ask(PING, 7), PONG)
+                for _ in range(2):  # none of them counts as a client any more
+                    after = Wire(service.server.port)
+                    self.addCleanup(after.socket.close)
+                    self.assertEqual(after.ask(PING, 7), PONG)
+
+    def test_accepting_goes_on_after_a_lack_of_memory(self) -> None:
         with running_server() as service:
-            with (
-                mock.patch.object(
-                    threading.Thread, "start", side_effect=RuntimeError("no threads")
-                ),
-                self.assertLogs("kvdb.server", logging.ERROR),
-                Wire(service.server.port) as wire,
-            ):
-                self.assertEqual(wire.read_to_end(), b"")
-            with Wire(service.server.port) as wire:
-                self.assertEqual(wire.ask(PING, 7), PONG)
+            for place in ("get_request", "process_request", "service_actions"):
+                real, failures = getattr(service.server, place), iter([MemoryError()] * 2)
+
+                def fail(*arguments: object, real: Any = real, failures: Any = failures) -> Any:
+                    for failure in failures:
+                        raise failure
+                    return real(*arguments)
+
+                with (
+                    self.subTest(place),
+                    mock.patch.object(service.server, place, fail),
+                    self.assertLogs("kvdb.server", logging.ERROR),
+                ):
+                    until(lambda: self.is_served(service))
+            self.assertEqual(service.instance.dead_threads(), [])
+
+    def is_served(self, service: Service) -> bool:
+        with Wire(service.server.port) as wire, contextlib.suppress(ConnectionError):
+            return wire.ask(PING, 7) == PONG
+        return False
+
+    def test_a_thread_that_has_died_is_told(self) -> None:
+        with running_server() as service:
+            self.assertEqual(service.instance.dead_threads(), [])
+            names = {thread.name for thread in service.instance.background}
+            self.assertLessEqual({f"accept-{service.server.port}", "reaper"}, names)
+            service.server.stopping = True
+            service.server.shutdown()
+            until(lambda: not service.server._accepting.is_alive())  # type: ignore[union-attr]
+            self.assertEqual(service.instance.dead_threads(), [f"accept-{service.server.port}"])
 
     def test_a_bug_in_a_command_is_answered_logged_and_survived(self) -> None:
         with running_server() as service, Wire(service.server.port) as wire:

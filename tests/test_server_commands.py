@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 from pathlib import Path
 from unittest import mock
 
 from kvdb.commands.info import human
 from kvdb.commands.session import Instance
 from kvdb.config import Config
+from kvdb.memory import CONNECTION_BYTES
 from kvdb.persistence.snapshot import Snapshots, load_snapshot
 from kvdb.replies import NO_REPLY, Verbatim
 from kvdb.store import Store
@@ -104,6 +106,28 @@ class InfoTest(ServerTest):
         self.assertEqual(parts, int(memory["used_memory"]))
         self.assertEqual((memory["maxmemory"], memory["maxmemory_policy"]), ("0", "allkeys-lru"))
 
+    def test_what_is_not_entries_has_an_account_of_its_own(self) -> None:
+        self.config.max_client_bytes = 1_000_000
+        before = self.info("memory")
+        expected = {"maxmemory_clients": "1000000", "mem_clients_normal": "0"}
+        expected |= {"mem_scan_indexes": "0", "mem_waiting_for_disk": "0", "evicted_clients": "0"}
+        self.assertEqual(before | expected, before)
+        self.talk.instance.accounts.report(self.talk.session, 50_000)
+        for number in range(100):
+            self.talk("SET", number, "v")
+        used = self.info("memory")["used_memory"]
+        self.talk("SCAN", 0)
+        memory = self.info("memory")
+        self.assertEqual(memory["mem_clients_normal"], "50000")
+        self.assertGreater(int(memory["mem_scan_indexes"]), 100)
+        more = 50_000 + int(memory["mem_scan_indexes"])
+        total = int(before["mem_not_counted_for_evict"]) + more
+        self.assertEqual(memory["mem_not_counted_for_evict"], str(total))
+        self.assertEqual(memory["used_memory"], used)
+        self.talk.another()
+        another = int(self.info("memory")["mem_not_counted_for_evict"])
+        self.assertEqual(another, total + CONNECTION_BYTES)
+
     def test_sizes_are_written_for_people(self) -> None:
         for number, text in (
             (0, "0B"),
@@ -122,10 +146,13 @@ class InfoTest(ServerTest):
             ("SET k v PX 1", b"OK"), ("GET k", b"v"), ("GET nokey", None), ("GET nokey", None)
         )
         self.talk.clock.now += 1
-        self.talk("DBSIZE")
+        self.assertEqual(self.talk("DBSIZE"), 0)  # what is due does not count
+        self.talk.store.expire_due()
         gone = self.talk.another()
         gone("PING")
         self.talk.instance.dismiss(gone.session)
+        for _ in range(2):
+            self.talk.instance.enter()
         expected = {
             "keyspace_hits": "1",
             "keyspace_misses": "2",
@@ -180,6 +207,46 @@ class InfoTest(ServerTest):
         expected |= {"rdb_last_save_time": "1000100", "rdb_last_bgsave_time_sec": "0"}
         self.assertEqual(self.info("persistence") | expected, self.info("persistence"))
 
+    def test_how_long_changes_have_not_been_on_disk_is_told(self) -> None:
+        self.talk.clock.now += 50
+        self.assertEqual(self.info("persistence")["unsaved_age_seconds"], "0.000")
+        self.talk("SET", "k", "v")
+        self.talk.clock.now += 7.5
+        persistence = self.info("persistence")
+        self.assertEqual(persistence["unsaved_age_seconds"], "57.500")  # since the last save
+        self.assertEqual(persistence["writers_wait_for_disk"], "0")
+        self.talk("SAVE")
+        self.assertEqual(self.info("persistence")["unsaved_age_seconds"], "0.000")
+
+    def test_what_waits_for_the_disk_is_told(self) -> None:
+        self.snapshots = mock.Mock(wraps=self.snapshots, held_bytes=5000, congested=True)
+        self.snapshots.configure_mock(
+            last_save=0, last_duration=None, saves=0, changes_since_save=0, age=1.25,
+            in_progress=True, last_error=None,
+        )  # fmt: skip
+        self.talk.instance.persistence = self.snapshots
+        persistence = self.info("persistence")
+        expected = {"writers_wait_for_disk": "1", "unsaved_age_seconds": "1.250"}
+        self.assertEqual(persistence | expected, persistence)
+        self.assertEqual(self.info("memory")["mem_waiting_for_disk"], "5000")
+
+    def test_a_background_thread_that_died_is_named(self) -> None:
+        names = "reaper", "journal"
+        never, ended = (threading.Thread(target=lambda: None, name=name) for name in names)
+        ended.start()
+        ended.join()
+        self.talk.instance.background += [never, ended]
+        self.assertEqual(self.info("persistence")["dead_threads"], "reaper,journal")
+        go_on = threading.Event()
+        alive = threading.Thread(target=go_on.wait, name="alive")
+        alive.start()
+        self.addCleanup(alive.join)
+        self.addCleanup(go_on.set)
+        self.talk.instance.background[:] = [alive]
+        self.assertNotIn("dead_threads", self.info("persistence"))
+        self.talk.instance.background.append(ended)
+        self.assertEqual(self.info("persistence")["dead_threads"], "journal")
+
     def test_a_failed_save_shows(self) -> None:
         with (
             mock.patch("os.replace", side_effect=OSError(28, "No space left on device")),
@@ -204,7 +271,7 @@ class ConfigTest(ServerTest):
         for patterns, expected in (
             (("maxmemory",), {b"maxmemory": b"0"}),
             (("MaxClients", "timeout"), {b"MaxClients": b"10000", b"timeout": b"0"}),
-            (("max*[^y]",), {b"maxclients": b"10000"}),
+            (("max*[^y]",), {b"maxclients": b"10000", b"maxmemory-clients": b"67108864"}),
             (("nosuch",), {}),
             (("save", "appendonly"), {b"save": b"60 1", b"appendonly": b"no"}),
             (("databases",), {b"databases": b"16"}),
@@ -241,6 +308,8 @@ class ConfigTest(ServerTest):
             ("maxmemory-policy", "NoEviction", "noeviction"),
             ("maxmemory-policy", "volatile-lru", "volatile-lru"),
             ("maxclients", "5", "5"),
+            ("maxmemory-clients", "10mb", str(10 * 1024**2)),
+            ("maxmemory-clients", "0", "0"),
             ("timeout", "10", "10"),
             ("save", "900 1 300 10", "300 1"),
             ("save", "", ""),
@@ -284,6 +353,8 @@ class ConfigTest(ServerTest):
             ("maxmemory", "foo", not_memory),
             ("maxmemory", "-1", not_memory),
             ("maxmemory", "1tb", not_memory),
+            ("maxmemory-clients", "-1", not_memory),
+            ("maxmemory-clients", "5%", not_memory),
             ("maxclients", "foo", no_integer),
             ("maxclients", "''", no_integer),
             ("maxclients", "0", "argument must be between 1 and 2147483647 inclusive"),

@@ -8,16 +8,30 @@ import os
 import random
 import re
 import tempfile
+import threading
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from kvdb.errors import EntryTooLarge
-from kvdb.persistence import PersistenceError, SaveInProgress, snapshot
+from kvdb.persistence import (
+    LoadingInterrupted,
+    PersistenceError,
+    Progress,
+    SaveInProgress,
+    Seen,
+    snapshot,
+)
+from kvdb.persistence.lockfile import AlreadyLocked, LockFile
 from kvdb.persistence.snapshot import Snapshots, load_snapshot, write_snapshot
 from kvdb.store import Dump, Store
 from kvdb.store.entry import Entry, Key
 from tests.support import ManualClock
+
+if os.name != "nt":
+    import fcntl
 
 EVERY_BYTE = bytes(range(256))
 
@@ -151,16 +165,218 @@ class SnapshotTest(unittest.TestCase):
         Snapshots(self.store, self.path)
         self.assertFalse(unfinished.exists())
 
+    @unittest.skipIf(os.name == "nt", "Windows has other permissions")
+    def test_a_new_file_is_nobody_elses_to_read(self) -> None:
+        modes: list[int] = []
+        real = os.replace
+
+        def replace(source: Path, target: Path) -> None:
+            modes.append(source.stat().st_mode & 0o777)
+            real(source, target)
+
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        with mock.patch.object(os, "replace", replace):
+            self.saved()
+            self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+            self.path.chmod(0o640)  # somebody lets a group read it
+            self.saved()
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
+        self.assertEqual(modes, [0o600, 0o640])
+
+    def test_what_is_due_is_left_out_of_the_file(self) -> None:
+        for number in range(200):
+            self.store.set(b"%d" % number, b"v", expires_at=self.clock.now + 1 + number % 10)
+        self.store.set(b"for ever", b"v")
+        self.clock.now += 5
+        self.snapshots.save()
+        _, *entries, footer = map(json.loads, self.path.read_text().splitlines())
+        deadlines = [entry.get("expires_at") for entry in entries]
+        self.assertEqual((len(entries), json.loads(json.dumps(footer))["entries"]), (101, 101))
+        self.assertEqual(deadlines.count(None), 1)
+        self.assertTrue(all(at is None or at > self.clock.now for at in deadlines))
+        self.clock.now -= 5  # even if the clock is set back
+        self.assertEqual(self.reloaded().size(), 101)
+
+    def test_of_one_moment_what_is_due_decides_the_beginning_of_the_save(self) -> None:
+        self.store.set(b"k", b"v", expires_at=self.clock.now + 10)
+        real = snapshot._take_slices
+
+        def later(dump: Dump) -> Iterator[tuple[list[Key], list[bytes]]]:
+            self.clock.now += 20
+            return real(dump)
+
+        with mock.patch.object(snapshot, "_take_slices", later):
+            self.snapshots.save()
+        self.assertIn(b'"key": "k"', self.path.read_bytes())
+        self.assertEqual(self.reloaded().size(), 0)
+
+    def test_the_file_is_written_in_large_pieces(self) -> None:
+        for number in range(5_000):
+            self.store.set(b"%d" % number, b"x" * 1_000)
+        sizes: list[int] = []
+        real = snapshot._write
+
+        def write(file: Any, checksum: Any, lines: list[bytes]) -> None:
+            sizes.append(sum(map(len, lines)))
+            real(file, checksum, lines)
+
+        with mock.patch.object(snapshot, "_write", write):
+            self.snapshots.save()
+        *early, last = sizes
+        self.assertGreater(len(early), 3)
+        for size in early:
+            self.assertTrue(snapshot._WRITTEN_AT_A_TIME <= size < 1.2 * snapshot._WRITTEN_AT_A_TIME)
+        self.assertLess(last, snapshot._WRITTEN_AT_A_TIME)
+        self.assertEqual(self.reloaded().size(), 5_000)
+
+    # --- other servers -------------------------------------------------------------------
+
     def test_nothing_is_written_over_another_servers_data(self) -> None:
         before = self.saved()
-        self.snapshots.ensure_alone = mock.Mock(side_effect=OSError("another server"))
+        self.snapshots.lock = mock.Mock(ensure=mock.Mock(side_effect=AlreadyLocked))
         self.store.set(b"c", b"3")
         with (
             self.assertLogs("kvdb.persistence.snapshot"),
-            self.assertRaisesRegex(PersistenceError, "another"),
+            self.assertRaisesRegex(PersistenceError, "another kvdb server keeps its data there"),
         ):
             self.snapshots.save()
         self.assertEqual(self.path.read_bytes(), before)
+        self.assertEqual(os.listdir(self.path.parent), ["kvdb.json"])
+        self.assertEqual(self.snapshots.changes_since_save, 1)
+
+    @unittest.skipIf(os.name == "nt", "Windows locks the name only")
+    def test_the_lock_goes_over_to_each_new_file_before_it_is_there(self) -> None:
+        lock = self.snapshots.lock = LockFile(self.path)
+        self.addCleanup(lock.release)
+        real, refused = os.replace, []
+
+        def replace(source: Path, target: Path) -> None:
+            with open(source, "rb") as file, self.assertRaises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            refused.append(source)
+            real(source, target)
+
+        with mock.patch.object(os, "replace", replace):
+            for _ in range(2):
+                self.saved()
+                self.path.with_name("kvdb.json.lock").unlink()
+                with self.assertRaises(AlreadyLocked):  # it finds another name for the file
+                    LockFile(self.path)
+        self.assertEqual(len(refused), 2)
+
+    # --- a start that cannot be ----------------------------------------------------------
+
+    def test_a_folder_in_the_way_is_a_sentence(self) -> None:
+        unfinished = self.path.with_name("kvdb.json.tmp")
+        unfinished.mkdir()
+        with self.assertRaises(PersistenceError) as caught:
+            Snapshots(self.store, self.path)
+        self.assertIn(f"cannot remove {unfinished}: ", str(caught.exception))
+        self.assertTrue(unfinished.is_dir())
+
+    def test_what_does_not_fit_is_not_loaded_if_the_copy_cannot_be_written(self) -> None:
+        for number in range(100):
+            self.store.set(b"key:%d" % number, b"v" * 1000)
+        self.snapshots.save()
+        before = self.path.read_bytes()
+        backup = self.path.with_name("kvdb.json.bak")
+        full = OSError(28, "No space left on device")
+        with (
+            mock.patch.object(snapshot.shutil, "copy2", side_effect=full),
+            self.assertRaises(PersistenceError) as caught,
+        ):
+            self.reloaded(max_bytes=50_000)
+        self.assertEqual(str(caught.exception), f"cannot write {backup}: No space left on device")
+        self.assertEqual(self.path.read_bytes(), before)
+
+    def test_a_path_that_is_a_folder_is_a_sentence(self) -> None:
+        self.path.mkdir()
+        with self.assertRaisesRegex(PersistenceError, f"cannot read {re.escape(str(self.path))}: "):
+            load_snapshot(self.path, self.store)
+
+    def test_loading_ends_when_it_is_no_longer_wanted(self) -> None:
+        for number in range(2_000):
+            self.store.set(b"%d" % number, b"x" * 100)
+        self.snapshots.save()
+        calls = iter([False, True])
+        progress = Progress(self.path, lambda: next(calls))
+        with mock.patch.object(snapshot, "_PIECE", 10_000), self.assertRaises(LoadingInterrupted):
+            load_snapshot(self.path, Store(0), progress)
+
+    def test_how_far_it_has_come_is_told_every_five_seconds(self) -> None:
+        monotonic = ManualClock(0)
+        progress = Progress(self.path, monotonic=monotonic)
+        with self.assertLogs("kvdb.persistence", logging.INFO) as logged:
+            for second in range(13):
+                monotonic.now = second
+                progress.report(1_000 * second)
+        self.assertEqual(len(logged.output), 2)
+        self.assertIn(f"{self.path}: 5,000 entries", logged.output[0])
+        self.assertIn("10,000 entries", logged.output[1])
+
+    # --- what is told of it --------------------------------------------------------------
+
+    def test_age_is_how_long_a_change_may_have_waited(self) -> None:
+        self.clock.now += 100
+        self.assertEqual(self.snapshots.age, 0)
+        self.store.set(b"k", b"v")
+        self.clock.now += 5
+        self.assertEqual(self.snapshots.age, 105)
+        self.snapshots.save()
+        self.assertEqual(self.snapshots.age, 0)
+        self.clock.now += 7
+        self.store.delete(b"k")
+        self.assertEqual(self.snapshots.age, 7)
+
+    def test_no_reply_waits_for_a_snapshot(self) -> None:
+        self.assertFalse(self.snapshots.waits)
+        self.snapshots.leave(self.snapshots.arrive())
+        self.assertEqual((self.snapshots.take_step(), self.snapshots.undos), (0, 0))
+        self.assertTrue(self.snapshots.wait_until_durable(Seen(1, 0, 1)))
+
+    def test_a_save_holds_what_the_store_gives_up_meanwhile(self) -> None:
+        for number in range(200):
+            self.store.set(b"%d" % number, bytes(10_000))
+        held: list[int] = []
+
+        class Watching(snapshot._Turns):
+            def pause_if_over(turns) -> None:  # noqa: N805
+                held.append(self.snapshots.held_bytes)
+                if len(held) == 2:
+                    for number in range(200):
+                        self.store.set(b"%d" % number, b"small")
+
+        with mock.patch.object(snapshot, "_Turns", Watching):
+            self.snapshots.save()
+        self.assertLess(held[0], 20_000)
+        self.assertGreater(held[2], 1_900_000)
+        self.assertEqual(self.snapshots.held_bytes, 0)
+        self.assertFalse(self.snapshots.congested)
+
+    def test_if_that_is_too_much_it_hurries_and_who_writes_waits_a_little(self) -> None:
+        for number in range(200):
+            self.store.set(b"%d" % number, bytes(10_000))
+        seen: list[tuple[bool, bool]] = []
+
+        class Watching(snapshot._Turns):
+            def pause_if_over(turns) -> None:  # noqa: N805
+                if len(seen) == 1:
+                    self.store.flush()
+                self.snapshots.wait_for_room()
+                seen.append((self.snapshots.congested, self.snapshots._hurried.is_set()))
+
+        with (
+            mock.patch.object(snapshot, "_MOST_HELD", 1_000_000),
+            mock.patch.object(snapshot, "_Turns", Watching),
+            mock.patch.object(snapshot.time, "sleep") as sleep,
+        ):
+            self.snapshots.save()
+            self.assertEqual(seen[:2], [(False, False), (True, True)])
+            sleep.assert_called_with(snapshot._PAUSE)
+            sleep.reset_mock()
+            self.snapshots.wait_for_room()  # it is over
+            sleep.assert_not_called()
 
     # --- files that are not what they should be ------------------------------------------
 
@@ -311,7 +527,9 @@ class FastWaysTest(unittest.TestCase):
     def outcome(self, content: bytes) -> tuple[str, str]:
         entries = []
         try:
-            for entry in snapshot._Reader(Path("file"), io.BytesIO(content)).entries():
+            path = Path("file")
+            reader = snapshot._Reader(path, io.BytesIO(content), Progress(path))
+            for entry in reader.entries():
                 entries.append(entry)
         except PersistenceError as error:
             return repr(entries), str(error)
@@ -384,7 +602,9 @@ class FastWaysTest(unittest.TestCase):
 
     def test_entries_are_restored_in_bulk_as_one_by_one(self) -> None:
         for _ in range(500):
-            entries, max_bytes = self.some_entries(), self.random.choice((0, 200, 3000, 7000))
+            # As in every file of ours, each key is there once.
+            entries = list(dict(self.some_entries()).items())
+            max_bytes = self.random.choice((0, 200, 3000, 7000))
             store, expected = (Store(max_bytes, clock=ManualClock(1000)) for _ in range(2))
             too_large = 0
             for key, (value, deadline, flags) in entries:
@@ -397,6 +617,18 @@ class FastWaysTest(unittest.TestCase):
             store.check()
             self.assertEqual(self.contents(store), self.contents(expected))
             self.assertEqual((store.changes, store.evicted_keys), (0, 0))
+
+    def test_of_a_key_that_comes_twice_the_later_counts_in_every_batch(self) -> None:
+        for _ in range(200):
+            entries = self.some_entries() * self.random.choice((1, 2))
+            for together in (1, 3, 250):
+                store = Store(0, clock=ManualClock(1000))
+                with mock.patch("kvdb.store.store._RESTORED_TOGETHER", together):
+                    store.restore(iter(entries))
+                store.check()
+                for key, entry in dict(entries).items():
+                    if entry.expires_at is None or entry.expires_at > 1000:
+                        self.assertEqual(store.entry(key), entry)
 
     def contents(self, store: Store) -> object:
         keys = [*store.keys(), *((3, name) for name in store.keys(3))]
@@ -422,16 +654,90 @@ class PauseTest(unittest.TestCase):
         self.snapshots.save()
         self.assertEqual(self.pauses(), [0] * 10)
 
+    def keep_time(self, work: float, waiting: float = 0.0) -> None:
+        """Have each slice be so much work; each pause lasts as asked, and `waiting` longer."""
+        self.worked = self.now = 0.0
+
+        def look() -> float:
+            return self.now
+
+        def work_done() -> float:
+            return self.worked
+
+        def pause(seconds: float) -> None:
+            self.now += seconds + waiting
+            self.store.get(b"key:1")
+
+        def encode(*arguments: Any) -> bytes:
+            self.worked += work
+            self.now += work
+            return real(*arguments)
+
+        real = snapshot._encode_entries
+        self.sleep.side_effect = pause
+        self.enterContext(mock.patch.object(snapshot, "_encode_entries", encode))
+        self.enterContext(mock.patch.object(snapshot.time, "perf_counter", look))
+        self.enterContext(mock.patch.object(snapshot.time, "thread_time", work_done))
+
     def test_pauses_are_longer_while_somebody_uses_the_store(self) -> None:
         calls = iter(range(10))
-        self.sleep.side_effect = lambda _: self.store.get(b"key:1") if next(calls) < 3 else None
+        self.keep_time(work=0.002)
+        pause = self.sleep.side_effect
+        self.sleep.side_effect = lambda s: (
+            pause(s) if next(calls) < 3 else setattr(self, "now", self.now + s)
+        )
         self.snapshots.save()
         self.assertEqual(self.pauses(), [0, *[snapshot._PAUSE] * 3, *[0] * 6])
+
+    def test_a_save_takes_twenty_times_its_work_at_most(self) -> None:
+        self.keep_time(work=0.0002)
+        self.snapshots.save()
+        self.assertAlmostEqual(self.now, self.worked * snapshot._SLOWEST, delta=snapshot._PAUSE)
+        self.assertLessEqual(self.now, self.worked * snapshot._SLOWEST)
+
+    def test_where_each_turn_has_to_be_waited_for_there_are_no_pauses_as_well(self) -> None:
+        self.keep_time(work=0.0002, waiting=0.005)  # as beside threads that are never idle
+        self.snapshots.save()
+        self.assertLess(len(self.pauses()), 10)
+        self.assertLess(self.now, self.worked * snapshot._SLOWEST + 0.006)
 
     def test_the_last_save_waits_for_nobody(self) -> None:
         self.sleep.side_effect = lambda _: self.store.get(b"key:1")
         self.snapshots.save_at_end()
         self.assertEqual(self.pauses(), [0] * 10)
+
+    def test_the_last_save_hurries_one_that_is_under_way(self) -> None:
+        self.keep_time(work=0.002)
+        pause, calls = self.sleep.side_effect, iter(range(1000))
+        ended = threading.Event()
+
+        def save_at_end() -> None:
+            self.snapshots.save_at_end()
+            ended.set()
+
+        last = threading.Thread(target=save_at_end)
+        self.addCleanup(last.join)
+
+        def begin_to_end(seconds: float) -> None:
+            if next(calls) == 3:
+                self.store.set(b"new", b"v")
+                last.start()
+                self.assertTrue(self.snapshots._hurried.wait(10))
+            pause(seconds)
+
+        self.sleep.side_effect = begin_to_end
+        self.snapshots.save()
+        self.assertEqual(self.pauses()[:4], [0, *[snapshot._PAUSE] * 3])
+        self.assertTrue(ended.wait(10))
+        self.assertNotIn(snapshot._PAUSE, self.pauses()[4:])
+        self.assertEqual((self.snapshots.saves, self.snapshots.changes_since_save), (2, 0))
+
+    def test_the_next_save_is_in_no_hurry_any_more(self) -> None:
+        self.snapshots.save_at_end()
+        self.sleep.reset_mock()
+        self.keep_time(work=0.002)
+        self.snapshots.save()
+        self.assertEqual(self.pauses()[1:], [snapshot._PAUSE] * 9)
 
 
 class SchedulingTest(unittest.TestCase):

@@ -47,7 +47,7 @@ class Worker:
 
     def run(self) -> None:
         for _ in range(STEPS):
-            with suppress(CommandError):  # too large, out of memory, forgotten cursor
+            with suppress(CommandError):  # too large, out of memory
                 self.chance.choice(self.operations)()
         for key, _ in self.watched:
             self.store.unwatch(key)

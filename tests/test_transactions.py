@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from kvdb.commands.session import Instance
+from kvdb.config import Config
 from kvdb.replies import NIL_ARRAY
+from kvdb.store import Store
 from tests.command_case import NOT_AN_INTEGER, SYNTAX, CommandTest, invalid_expire, wrong_arity
+from tests.store_case import TickingClock
 from tests.support import Conversation
 
 EXECABORT = "EXECABORT Transaction discarded because of previous errors."
@@ -155,7 +159,7 @@ class TransactionTest(CommandTest):
 
     def test_no_other_client_sees_a_part_of_a_transaction(self) -> None:
         facts: list[int] = []
-        self.talk.store.add_listener(lambda batch: facts.append(len(batch)))
+        self.talk.store.add_listener(lambda step, batch: facts.append(len(batch)))
         self.assert_replies(
             ("MULTI", b"OK"), ("SET a 1", b"QUEUED"), ("SET b 2", b"QUEUED"), ("DEL a", b"QUEUED")
         )
@@ -167,6 +171,91 @@ class TransactionTest(CommandTest):
         self.assert_replies(("EXEC", EXEC_WITHOUT_MULTI), ("EXISTS k", 0))
         self.assert_replies(("MULTI", b"OK"), ("QUIT", b"OK"))
         self.assertTrue(self.talk.session.closing)
+
+
+class OneMomentTest(CommandTest):
+    """The clock goes on whenever somebody looks at it, and stands still within a transaction."""
+
+    def setUp(self) -> None:
+        self.clock = TickingClock(tick=0.01)
+        self.talk = Conversation(Instance(Store(0, clock=self.clock), Config(max_bytes=0)))
+        self.addCleanup(self.talk.store.check)
+
+    def test_a_transaction_sees_what_it_stored_however_short_its_life(self) -> None:
+        self.assert_replies(
+            ("MULTI", b"OK"),
+            ("SET k v PX 1", b"QUEUED"),
+            ("GET k", b"QUEUED"),
+            ("PTTL k", b"QUEUED"),
+            ("DBSIZE", b"QUEUED"),
+            ("EXISTS k", b"QUEUED"),
+            ("EXEC", [b"OK", b"v", 1, 1, 1]),
+            ("GET k", None),
+        )
+
+    def test_a_key_that_is_there_when_a_transaction_begins_stays_until_its_end(self) -> None:
+        for ticks, sees in ((1.5, b"v"), (0.5, None)):
+            with self.talk.store.atomic():
+                expires_at = self.talk.store.now() + ticks * self.clock.tick
+                self.talk.store.set(b"k", b"v", expires_at=expires_at)
+            self.assert_replies(
+                ("MULTI", b"OK"),
+                *[("GET k", b"QUEUED")] * 20,
+                ("EXEC", [sees] * 20),
+                ("GET k", None),
+            )
+
+    def test_keys_with_one_deadline_are_there_or_gone_together(self) -> None:
+        keys = [b"%d" % number for number in range(30)]
+        names = " ".join(key.decode() for key in keys)
+        for ticks in (0.5, 1.5):
+            there = ticks > 1
+            for line, expected in (
+                (f"MGET {names}", [b"v" if there else None] * 30),
+                (f"EXISTS {names}", 30 * there),
+                (f"TOUCH {names}", 30 * there),
+                (f"DEL {names}", 30 * there),
+                ("DBSIZE", 30 * there),
+                (f"MSETNX {names}", int(not there)),
+            ):
+                with self.talk.store.atomic():
+                    expires_at = self.talk.store.now() + ticks * self.clock.tick
+                    for key in keys:
+                        self.talk.store.set(key, b"v", expires_at=expires_at)
+                self.assert_replies((line, expected))
+                self.ask("FLUSHALL")
+
+    def test_a_command_looks_at_the_clock_once(self) -> None:
+        far = int(self.clock.now) + 1_000_000
+        for line in (
+            "GET a", "MGET a b c", "STRLEN a", "GETRANGE a 0 1", "EXISTS a b c", "TOUCH a b c",
+            "TYPE a", "TTL a", "PTTL a", "EXPIRETIME a", "DBSIZE", "KEYS *", "SCAN 0", "RANDOMKEY",
+            "SET a 1", "SET a 1 NX", "SET a 1 XX EX 100", "SET a 1 GET PX 100000", "SET a 1 KEEPTTL",
+            f"SET a 1 EXAT {far}", "SETNX a 1", "GETSET a 1", "GETDEL a", "GETEX a EX 100",
+            "GETEX a PERSIST", "MSET a 1 b 2", "MSETNX a 1 x 2", "DEL a b c", "EXPIRE a 100 NX",
+            "EXPIRE a 100 GT", f"EXPIREAT a {far}", "PERSIST a", "RENAME a b", "RENAMENX a x",
+            "COPY a b REPLACE", "MOVE a 3", "OBJECT ENCODING a", "MEMORY USAGE a", "WATCH a",
+        ):  # fmt: skip
+            with self.subTest(line):
+                self.assertLessEqual(self.readings(line), 1)
+
+    def test_a_write_looks_at_the_clock_once(self) -> None:
+        for line in (
+            "SET a 1 EX 100", "SET a 1 PX 100", "SETEX a 100 1", "PSETEX a 100 1", "INCR a",
+            "INCRBY a 5", "DECR a", "INCRBYFLOAT a 1.5", "APPEND a 1", "SETRANGE a 0 1",
+        ):  # fmt: skip
+            self.assertLessEqual(self.readings(line), 1, line)
+
+    def readings(self, line: str) -> int:
+        """Carry out a request on keys that will expire; return how often the clock was read."""
+        self.ask("FLUSHALL")
+        for key in (b"a", b"b", b"c"):
+            self.talk.store.set(key, b"1", expires_at=self.clock.now + 10_000)
+        before = self.clock.readings
+        reply = self.ask(line)
+        self.assertNotIsInstance(reply, str)  # a refusal
+        self.ask("UNWATCH")
+        return self.clock.readings - before
 
 
 class WatchTest(CommandTest):

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kvdb.client.connection import Address, Pool
-from kvdb.client.errors import Disconnected, ServerError
+from kvdb.client.errors import Disconnected, Error, ServerError
 from kvdb.client.serializers import JSON, Serializer
 
 Name = str | bytes
@@ -52,6 +52,10 @@ class _Commands:
     ) -> Any:
         raise NotImplementedError
 
+    def _result(self, result: Any) -> Any:
+        """Return the result of a command that needs no server."""
+        raise NotImplementedError
+
     def _load(self, data: bytes | None) -> Any:
         return None if data is None else self._serializer.decode(data)
 
@@ -79,19 +83,20 @@ class _Commands:
     def mget(self, names: Iterable[Name]) -> Any:
         """Return the values of these keys in their order, None for each that is missing."""
         request = [b"MGET", *map(_encode_name, names)]
-        return self._run(request, self._load_many)
+        return self._run(request, self._load_many) if request[1:] else self._result([])
 
     def mset(self, values: Mapping[Name, Any]) -> Any:
         """Set several values in one step."""
         request = [b"MSET"]
         for name, value in values.items():
             request += [_encode_name(name), self._serializer.encode(value)]
-        return self._run(request, lambda reply: None)
+        return self._run(request, lambda reply: None) if request[1:] else self._result(None)
 
     def delete(self, *names: Name) -> Any:
         """Delete keys; return how many there were."""
         # Sent twice it leaves the same store, though the second time it counts nothing.
-        return self._run([b"DEL", *map(_encode_name, names)], int)
+        request = [b"DEL", *map(_encode_name, names)]
+        return self._run(request, int) if names else self._result(0)
 
     def exists(self, name: Name) -> Any:
         """Tell whether a key exists."""
@@ -144,7 +149,7 @@ class Client(_Commands):
         serializer: Serializer = JSON,
     ) -> None:
         """Remember where to connect; the first call does it. `timeout` is in seconds, for each
-        answer; None waits for ever."""
+        answer as a whole; None waits for ever."""
         self._serializer = serializer
         self._pool = Pool(Address(host, port, timeout, password, db), max_connections)
 
@@ -171,18 +176,30 @@ class Client(_Commands):
             raise reply
         return result(reply)
 
+    def _result(self, result: Any) -> Any:
+        return result
+
     def _ask(self, requests: list[list[bytes]], repeatable: bool) -> list[Any]:
         try:
-            return self._ask_once(requests)
+            return self._ask_once(requests, trusting=repeatable)
         except Disconnected:
             if not repeatable:
                 raise
         return self._ask_once(requests, fresh=True)
 
-    def _ask_once(self, requests: list[list[bytes]], fresh: bool = False) -> list[Any]:
-        connection = self._pool.take(fresh)
+    def _ask_once(
+        self, requests: list[list[bytes]], fresh: bool = False, trusting: bool = True
+    ) -> list[Any]:
+        try:
+            connection = self._pool.take(fresh, trusting)
+        except Error as error:
+            error.sent = False
+            raise
         try:
             return connection.ask(requests)
+        except Disconnected:
+            self._pool.drop_idle()
+            raise
         finally:
             self._pool.give_back(connection)
 
@@ -247,20 +264,37 @@ class Pipeline(_Commands):
     ) -> None:
         self._collected.append((request, result))
 
+    def _result(self, result: Any) -> None:
+        self._collected.append(([b"PING"], lambda reply: result))
+
     def execute(self, *, return_errors: bool = False) -> list[Any]:
         """Send what has been collected and return the results in its order.
 
-        If the server refused some of it, the rest was carried out all the same; then the first
-        ServerError is raised or, with `return_errors`, each stands at its place in the list.
+        If some of it went wrong (the server refused it, a value cannot be read), the rest was
+        carried out all the same; then the first error is raised, with all that came in its
+        `results`, or, with `return_errors`, each stands at its place in the list. What could not
+        be sent stays collected.
         """
-        collected, self._collected = self._collected, []
-        if not collected:
+        if not self._collected:
             return []
-        replies = self._client._ask([request for request, _ in collected], repeatable=False)
-        errors = [reply for reply in replies if isinstance(reply, ServerError)]
-        if errors and not return_errors:
-            raise errors[0]
-        return [
-            reply if isinstance(reply, ServerError) else result(reply)
-            for (_, result), reply in zip(collected, replies, strict=True)
-        ]
+        collected, self._collected = self._collected, []
+        try:
+            replies = self._client._ask([request for request, _ in collected], repeatable=False)
+        except Error as error:
+            if not error.sent:
+                self._collected = collected + self._collected
+            raise
+        results: list[Any] = []
+        first: Error | None = None
+        for (_, result), reply in zip(collected, replies, strict=True):
+            try:
+                if isinstance(reply, ServerError):
+                    raise reply
+                results.append(result(reply))
+            except Error as error:
+                first = first or error
+                results.append(error)
+        if first is not None and not return_errors:
+            first.results = results
+            raise first
+        return results

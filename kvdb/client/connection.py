@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,13 @@ from kvdb.resp import NEED_DATA, ReplyParser, encode_request
 
 _RECEIVE_BYTES = 64 * 1024
 
+_LOOK_AGAIN = 0.1  # seconds
+
 _CHUNK_BYTES = 64 * 1024
 """Requests sent before their replies are read. More could fill the buffers on both sides, and
 then each side would wait for the other to read."""
+
+_NOTICED = 0.1  # of the timeout: an answer that takes longer is held to it as a whole
 
 _TRUSTED_IDLE = 1.0
 """Seconds after which a connection from the pool is looked at before it is used: a server that
@@ -51,10 +56,12 @@ class Connection:
     must never be taken for the answer to another request.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, place: Place | None = None) -> None:
         """Connect, log in, choose the database. Raises Disconnected, TimedOut or ServerError."""
         self._parser = ReplyParser()
         self.closed = False
+        self.place = place  # in a pool: it lasts as long as somebody has the connection
+        self._timeout = address.timeout
         self.last_used = time.monotonic()
         try:
             self._socket = socket.create_connection((address.host, address.port), address.timeout)
@@ -116,10 +123,13 @@ class Connection:
     def _read_replies(self, count: int) -> list[Any]:
         """Return the replies to what has just been sent; none of them can be here already."""
         replies: list[Any] = []
+        began = time.monotonic()
         while len(replies) < count:
             data = self._socket.recv(_RECEIVE_BYTES)
             if not data:
                 raise OSError("the server closed it")
+            if self._timeout is not None and time.monotonic() - began > _NOTICED * self._timeout:
+                return self._read_in_time(count, replies, data, began + self._timeout)
             self._parser.receive(data)
             while len(replies) < count and (reply := self._parser.next_reply()) is not NEED_DATA:
                 replies.append(
@@ -127,9 +137,40 @@ class Connection:
                 )
         return replies
 
-    def is_stale(self) -> bool:
-        """Tell whether the server has closed the connection while nobody used it."""
-        if time.monotonic() - self.last_used < _TRUSTED_IDLE:
+    def _read_in_time(
+        self, count: int, replies: list[Any], data: bytes, deadline: float
+    ) -> list[Any]:
+        """As _read_replies(), for an answer that comes slowly: it has to be there by the deadline.
+
+        The socket's own timeout is for each receive: a byte a second would keep us for ever.
+        """
+        try:
+            while True:
+                self._parser.receive(data)
+                while len(replies) < count:
+                    reply = self._parser.next_reply()
+                    if reply is NEED_DATA:
+                        break
+                    refused = isinstance(reply, CommandError)
+                    replies.append(ServerError(reply.text) if refused else reply)
+                if len(replies) == count:
+                    return replies
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._socket.settimeout(left)
+                data = self._socket.recv(_RECEIVE_BYTES)
+                if not data:
+                    raise OSError("the server closed it")
+        finally:
+            self._socket.settimeout(self._timeout)
+
+    def is_stale(self, trusting: bool) -> bool:
+        """Tell whether the server has closed the connection while nobody used it.
+
+        `trusting`: one that was used a moment ago is not looked at.
+        """
+        if trusting and time.monotonic() - self.last_used < _TRUSTED_IDLE:
             return False
         timeout = self._socket.gettimeout()
         self._socket.setblocking(False)
@@ -163,10 +204,19 @@ def _chunks(requests: Sequence[Request]) -> Iterator[tuple[bytes, int]]:
         yield b"".join(parts), len(parts)
 
 
+class Place:
+    """The right to have one connection of a pool open. It ends with whoever holds it."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Pool:
     """Connections that threads borrow, at most `size` at a time; a thread waits for a free one.
 
-    `_lock` guards `_idle`, `_open` and `_closed`. Connecting and closing happen outside it.
+    `_lock` guards `_idle`, `_places` and `_closed`. Connecting and closing happen outside it.
+
+    An exception may come at any moment (a signal handler raises it, say). So nobody has to give
+    a place back: it is gone with its last reference, whatever happens.
     """
 
     def __init__(self, address: Address, size: int) -> None:
@@ -180,10 +230,12 @@ class Pool:
         self._lock = threading.RLock()  # taken itself: `with self._changed` takes twice as long
         self._changed = threading.Condition(self._lock)
         self._idle: list[Connection] = []  # the most recently used last
-        self._open = 0  # borrowed and idle ones
+        self._places: weakref.WeakSet[Place] = weakref.WeakSet()  # of borrowed and idle ones
 
-    def take(self, fresh: bool = False) -> Connection:
+    def take(self, fresh: bool = False, trusting: bool = True) -> Connection:
         """Lend a connection until give_back(); `fresh`: a new one. Raises as Connection() does.
+
+        Without `trusting` an idle one is looked at, however short a time it was idle.
 
         Raises TimedOut if none becomes free within the timeout.
         """
@@ -193,47 +245,51 @@ class Pool:
             for idle in self._idle:
                 idle.close()  # our copies of them
             self._start_empty()
-        connection = self._reserve(fresh)
-        if connection is not None:
-            if not connection.is_stale():
-                return connection
-            connection.close()
-        try:
-            return Connection(self.address)
-        except BaseException:
-            self._release()
-            raise
+        found = self._reserve(fresh)
+        if isinstance(found, Connection):
+            if not found.is_stale(trusting):
+                return found
+            place = found.place
+            found.close()
+            self.drop_idle()  # the server has ended all of them
+            return Connection(self.address, place)
+        return Connection(self.address, found)
 
-    def _reserve(self, fresh: bool) -> Connection | None:
-        """Return an idle connection, or None with the right to open a new one."""
-        discarded = None
+    def _reserve(self, fresh: bool) -> Connection | Place:
+        """Return an idle connection, or a place for a new one."""
         with self._lock:
             if not self._idle:
                 self._wait_locked()
             if self._idle and not fresh:
                 return self._idle.pop()
-            if self._open < self._size:
-                self._open += 1
-            else:
-                discarded = self._idle.pop(0)  # its place goes to the new one
-        if discarded is not None:
-            discarded.close()
-        return None
+            if len(self._places) < self._size:
+                place = Place()
+                self._places.add(place)
+                return place
+            discarded = self._idle.pop(0)  # its place goes to the new one
+        discarded.close()
+        assert discarded.place is not None
+        return discarded.place
 
     def _wait_locked(self) -> None:
         """Wait until a connection is idle or may be opened."""
-        free = self._changed.wait_for(
-            lambda: self._closed or self._idle or self._open < self._size, self.address.timeout
-        )
+        timeout = self.address.timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (self._closed or self._idle or len(self._places) < self._size):
+            left = _LOOK_AGAIN if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(f"all {self._size} connections are in use")
+            # A place may go without a word, with the last reference to it.
+            self._changed.wait(min(left, _LOOK_AGAIN))
         if self._closed:
             raise Disconnected("the client has been closed")
-        if not free:
-            raise TimedOut(f"all {self._size} connections are in use")
 
-    def _release(self) -> None:
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses: the server has closed one, so it will be all."""
         with self._lock:
-            self._open -= 1
-            self._changed.notify()
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def give_back(self, connection: Connection) -> None:
         """End a loan. What has been closed meanwhile makes room for a new connection."""
@@ -243,14 +299,15 @@ class Pool:
                 self._changed.notify()
                 return
         connection.close()
-        self._release()
+        connection.place = None
+        with self._lock:
+            self._changed.notify()
 
     def close(self) -> None:
         """Close what is idle now, and what is borrowed when it comes back."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            self._open -= len(idle)
             self._changed.notify_all()
         for connection in idle:
             connection.close()

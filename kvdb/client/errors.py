@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Error(Exception):
     """The base of everything that the client raises about a server or an answer."""
+
+    sent = True
+    """False if it is certain that nothing was sent."""
+
+    results: list[Any] | None = None
+    """Of a pipeline that was carried out: all results, with an error at its place."""
 
 
 class ServerError(Error):

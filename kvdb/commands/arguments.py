@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import decimal
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
@@ -92,7 +91,7 @@ def deadline(
     unit: int,
     absolute: bool,
     command: str,
-    clock: Callable[[], float],
+    now: float,
     positive: bool = True,
 ) -> float:
     """Return the moment (Unix seconds) that an option such as EX 10 means.
@@ -103,7 +102,7 @@ def deadline(
     milliseconds = integer(text) * unit
     too_small = milliseconds < (1 if positive else INT64_MIN)
     if not absolute:
-        milliseconds += int(clock() * 1000)
+        milliseconds += int(now * 1000)
     if too_small or milliseconds > INT64_MAX:
         raise CommandError(f"ERR invalid expire time in '{command}' command")
     return milliseconds / 1000

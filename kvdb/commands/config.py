@@ -13,19 +13,10 @@ from kvdb.commands.table import ADMIN, command, container
 from kvdb.errors import CommandError
 from kvdb.glob import compile_glob
 from kvdb.replies import OK, Reply
+from kvdb.settings import LOG_LEVELS
 from kvdb.store.entry import DATABASES, EvictionPolicy
 
 container("CONFIG", "Look at the configuration, and change what may change.", group="server")
-
-LOG_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "verbose": logging.DEBUG,
-    "notice": logging.INFO,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
-"""Ours (info and error) and Redis's (verbose and notice)."""
 
 
 class Parameter(NamedTuple):
@@ -105,6 +96,16 @@ def _set_policy(instance: Instance, value: object) -> None:
     instance.store.policy = value  # type: ignore[assignment]
 
 
+def _set_max_clients(instance: Instance, value: object) -> None:
+    most = instance.most_clients
+    if most is not None and isinstance(value, int) and value > most:
+        raise CommandError(
+            "ERR CONFIG SET failed (possibly related to argument 'maxclients') - The operating "
+            f"system is not able to handle the specified number of clients, try with {most}"
+        )
+    instance.config.max_clients = value  # type: ignore[assignment]
+
+
 def _read_save(instance: Instance) -> str:
     interval = instance.config.snapshot_interval
     return f"{interval:g} 1" if instance.persistence and interval else ""
@@ -116,7 +117,10 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         lambda instance: instance.store.policy.value, _policy, _set_policy
     ),
     "maxclients": Parameter(
-        lambda instance: str(instance.config.max_clients), _number(1), _set("max_clients")
+        lambda instance: str(instance.config.max_clients), _number(1), _set_max_clients
+    ),
+    "maxmemory-clients": Parameter(
+        lambda instance: str(instance.config.max_client_bytes), _bytes, _set("max_client_bytes")
     ),
     "timeout": Parameter(
         lambda instance: f"{instance.config.idle_timeout:g}", _number(0), _set("idle_timeout")
@@ -136,7 +140,10 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         lambda instance: instance.persistence.path.name if instance.persistence else ""
     ),
     "requirepass": Parameter(lambda instance: "(set)" if instance.config.password else ""),
-    "appendonly": Parameter(lambda instance: "no"),
+    "appendonly": Parameter(lambda instance: "yes" if instance.config.is_journal else "no"),
+    "appendfsync": Parameter(
+        lambda instance: "no" if instance.config.fsync == "never" else instance.config.fsync
+    ),
     "protected-mode": Parameter(lambda instance: "yes" if instance.config.protected else "no"),
 }
 

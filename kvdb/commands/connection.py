@@ -25,9 +25,8 @@ def echo(session: Session, message: bytes) -> Reply:
 
 def _log_in(session: Session, user: bytes, password: bytes) -> None:
     """Take a password; where none is set, the only user, as in Redis, needs none."""
-    if user != b"default" or not session.instance.password_is(password):
+    if user != b"default" or not session.instance.log_in(session, password):
         raise CommandError(errors.WRONG_PASSWORD)
-    session.authenticated = True
 
 
 @command(

@@ -81,8 +81,18 @@ def _memory(instance: Instance) -> Fields:
         "maxmemory_human": human(store.max_bytes),
         "maxmemory_policy": store.policy.value,
     }
-    if governor and governor.allowance < store.max_bytes:
-        fields["maxmemory_allowed_now"] = governor.allowance
+    if governor:
+        fields["maxmemory_allowed_now"] = min(governor.allowance, store.max_bytes)
+        fields["mem_fragmentation_bytes"] = governor.holes
+    saving = instance.persistence.held_bytes if instance.persistence else 0
+    fields |= {
+        "maxmemory_clients": instance.config.max_client_bytes,
+        "mem_clients_normal": instance.accounts.held,
+        "mem_scan_indexes": store.index_bytes,
+        "mem_waiting_for_disk": saving,
+        "mem_not_counted_for_evict": instance.not_entries_bytes(),
+        "evicted_clients": instance.accounts.ended,
+    }
     empty = governor.empty if governor else None
     if empty is not None:
         fields["used_memory_startup"] = empty
@@ -98,14 +108,16 @@ def _memory(instance: Instance) -> Fields:
 
 def _persistence(instance: Instance) -> Fields:
     persistence = instance.persistence
-    fields: Fields = {"loading": 0, "async_loading": 0}
+    fields: Fields = {"loading": int(instance.loading), "async_loading": 0}
     if persistence is None:
         last_save = int(instance.started_time)
         changes, saving, error, duration, saves = 0, False, None, None, 0
+        age, congested = 0.0, False
     else:
         changes, saving = persistence.changes_since_save, persistence.in_progress
         last_save, error = int(persistence.last_save), persistence.last_error
         duration, saves = persistence.last_duration, persistence.saves
+        age, congested = persistence.age, persistence.congested
     fields |= {
         "rdb_changes_since_last_save": changes,
         "rdb_bgsave_in_progress": int(saving),
@@ -116,10 +128,14 @@ def _persistence(instance: Instance) -> Fields:
         # A journal, that is, but asked so that SQLite need not be imported.
         "aof_enabled": int(persistence is not None and not isinstance(persistence, Snapshots)),
         "aof_rewrite_in_progress": 0,
+        "unsaved_age_seconds": f"{age:.3f}",
+        "writers_wait_for_disk": int(congested),
         "aof_last_write_status": "err" if error else "ok",
     }
     if error:
         fields["persistence_last_error"] = error
+    if dead := instance.dead_threads():
+        fields["dead_threads"] = ",".join(dead)
     return fields
 
 

@@ -19,7 +19,7 @@ from kvdb.commands.table import (
 from kvdb.errors import CommandError
 from kvdb.glob import compile_glob
 from kvdb.replies import OK, Reply, SimpleString
-from kvdb.store.entry import Key, key_in, split_key
+from kvdb.store.entry import Key, key_in, milliseconds, split_key
 
 _STRING = SimpleString(b"string")
 _NO_TYPE = SimpleString(b"none")
@@ -97,8 +97,8 @@ def _expire(
         raise CommandError("ERR NX and XX, GT or LT options at the same time are not compatible")
     if asked >= {b"GT", b"LT"}:
         raise CommandError("ERR GT and LT options at the same time are not compatible")
-    expires_at = deadline(time, unit, absolute, name, session.store.clock, positive=False)
     with session.store.atomic():
+        expires_at = deadline(time, unit, absolute, name, session.store.now(), positive=False)
         entry = session.store.entry(key)
         if entry is None:
             return 0
@@ -178,8 +178,9 @@ def _expires_at_milliseconds(session: Session, key: Key) -> int:
     keys=FIRST_KEY,
 )
 def pttl(session: Session, key: Key) -> Reply:
-    expires_at = _expires_at_milliseconds(session, key)
-    return expires_at if expires_at < 0 else max(0, expires_at - int(session.store.clock() * 1000))
+    with session.store.atomic():
+        expires_at = _expires_at_milliseconds(session, key)
+        return expires_at if expires_at < 0 else expires_at - milliseconds(session.store.now())
 
 
 @command(

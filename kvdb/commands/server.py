@@ -39,9 +39,13 @@ def save(session: Session) -> Reply:
 def bgsave(session: Session, *schedule: bytes) -> Reply:
     if schedule and (len(schedule) > 1 or schedule[0].upper() != b"SCHEDULE"):
         raise CommandError(errors.SYNTAX)
-    if not _persistence(session).save_soon() and not schedule:
+    under_way = _persistence(session).in_progress
+    if not _persistence(session).save_soon(schedule=bool(schedule)) and not schedule:
         raise CommandError("ERR Background save already in progress")
-    return SimpleString(b"Background saving started")
+    text = (
+        b"Background saving scheduled" if schedule and under_way else b"Background saving started"
+    )
+    return SimpleString(text)
 
 
 @command(
@@ -60,7 +64,7 @@ def lastsave(session: Session) -> Reply:
     "TIME", "", NONE, "Return the server's clock: Unix seconds, and microseconds.", group="server"
 )
 def time(session: Session) -> Reply:
-    seconds, microseconds = divmod(int(session.store.clock() * 1_000_000), 1_000_000)
+    seconds, microseconds = divmod(int(session.store.now() * 1_000_000), 1_000_000)
     return [b"%d" % seconds, b"%d" % microseconds]
 
 
@@ -85,6 +89,8 @@ def shutdown(session: Session, *options: bytes) -> Reply:
     wanted = b"SAVE" in asked or (
         b"NOSAVE" not in asked and session.instance.persistence is not None
     )
+    if session.instance.loading:  # what has been loaded of it must not take the file's place
+        wanted = False
     if wanted:
         try:
             _persistence(session).save_at_end()

@@ -14,12 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from kvdb import errors
+from kvdb.accounts import Accounts
 from kvdb.commands.table import TABLE, Command, find
 from kvdb.config import Config
 from kvdb.errors import CommandError
-from kvdb.memory import Governor
+from kvdb.guesses import Guesses
+from kvdb.logs import SparseLog
+from kvdb.memory import CONNECTION_BYTES, Governor
 from kvdb.persistence import Persistence
 from kvdb.pipelines import Run
+from kvdb.prefixes import Prefixes
 from kvdb.replies import NO_REPLY, QUEUED, Reply
 from kvdb.store import Store
 from kvdb.store.entry import Key, key_in
@@ -51,7 +55,14 @@ class Instance:
         self.store = store
         self.config = config
         self.persistence = persistence
+        self.loading = False  # the data file is being read: commands on keys are refused
+        self.sparse_log = SparseLog(monotonic)  # for what strangers do
+        self._guesses = Guesses(monotonic)
+        self.prefixes = Prefixes()  # memcached's `stats detail`
         self.governor: Governor | None = None  # in a whole server
+        self.accounts = Accounts(lambda: self.config.max_client_bytes, monotonic)
+        self.background: list[threading.Thread] = []  # that have to live as long as the server
+        self.most_clients: int | None = None  # that the system has descriptors for; None: unknown
         self.request_stop = request_stop
         self.started_at, self.started_time = (
             monotonic(),
@@ -60,6 +71,7 @@ class Instance:
         self.run_id = secrets.token_hex(20)  # 40 characters that name this run of the server
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}
+        self._connections = 0  # that have entered and not left; a moment later each has a session
         self._next_id = itertools.count(1)
         self._ended: Counter[str] = Counter()  # counts of the sessions that have ended
         self._before_reset: Counter[str] = Counter()  # what CONFIG RESETSTAT leaves out
@@ -70,20 +82,32 @@ class Instance:
 
     # --- sessions ------------------------------------------------------------------------
 
-    def admit(self, session: Session) -> bool:
-        """Add a session to the registry, unless there are too many; tell which."""
+    def enter(self) -> bool:
+        """Count a connection that was accepted, unless there are too many; tell which."""
         with self._lock:
             self.connections_received += 1
-            if len(self._sessions) >= self.config.max_clients:
+            if self._connections >= self.config.max_clients:
                 self.connections_rejected += 1
                 return False
+            self._connections += 1
+            return True
+
+    def leave(self) -> None:
+        """Count the end of a connection that had entered."""
+        with self._lock:
+            self._connections -= 1
+
+    def admit(self, session: Session) -> None:
+        """Add a session to the registry."""
+        with self._lock:
             session.id = next(self._next_id)
             self._sessions[session.id] = session
-            return True
 
     def dismiss(self, session: Session) -> None:
         """Take an ended session out of the registry; what it held is released."""
-        session.end_transaction()
+        session.end_everything()
+        self.accounts.report(session, 0)
+        session.close = _nothing  # it leads to the connection, which leads to the session
         with self._lock:
             if self._sessions.pop(session.id, None):
                 self._ended.update(session.totals())
@@ -119,6 +143,7 @@ class Instance:
     def reset_statistics(self) -> None:
         """Start counting anew (CONFIG RESETSTAT)."""
         self.store.reset_statistics()
+        self.prefixes.reset()
         counts = self.counts()
         with self._lock:
             self._before_reset.update(counts)
@@ -128,6 +153,8 @@ class Instance:
     def housekeeping(self) -> None:
         """One pass of what has to be looked after about every second."""
         self.end_idle_sessions()
+        self.accounts.relieve()
+        self.store.drop_idle_indexes()
         for session in self.sessions():
             if writes := session.writes:
                 writes.end_if_idle()
@@ -137,19 +164,37 @@ class Instance:
             self._operations_sample = (now, operations)
             self.operations_per_second = max(0.0, (operations - before) / max(now - then, 0.001))
 
+    def dead_threads(self) -> list[str]:
+        """Return the names of background threads that have ended though the server goes on."""
+        return [thread.name for thread in self.background if not thread.is_alive()]
+
+    def not_entries_bytes(self) -> int:
+        """What is in memory beside entries, as far as there is an account of it."""
+        saving = self.persistence.held_bytes if self.persistence else 0
+        with self._lock:
+            connections = len(self._sessions)
+        return self.accounts.held + self.store.index_bytes + saving + CONNECTION_BYTES * connections
+
     # --- access --------------------------------------------------------------------------
 
-    def password_is(self, password: bytes) -> bool:
+    def log_in(self, session: Session, password: bytes) -> bool:
         """Tell whether this is the password, in a time that does not depend on the answer.
 
-        Where no password is set, any will do.
+        Where no password is set, any will do. Who guesses has to wait for each answer.
         """
         if self.config.password is None:
+            session.authenticated = True
             return True
         expected = self.config.password.encode()
-        return hmac.compare_digest(
+        if hmac.compare_digest(
             hashlib.sha256(password).digest(), hashlib.sha256(expected).digest()
-        )
+        ):
+            session.authenticated = True
+            return True
+        host = session.address.rsplit(":", 1)[0]
+        session.penalty = self._guesses.wrong(host)
+        self.sparse_log.warn(log, f"password {host}", f"client {session.address}: wrong password")
+        return False
 
 
 class Transaction:
@@ -158,14 +203,15 @@ class Transaction:
     def __init__(self) -> None:
         self.queue: list[tuple[Command, list[bytes]]] = []
         self.aborted = False  # an error while queueing: EXEC will refuse
-        self._bytes = 0
+        self.bytes = 0
+        """What the queue takes, about."""
 
     def append(self, row: Command, arguments: list[bytes], max_bytes: int) -> None:
         """Queue a command. Raises CommandError if that makes the transaction too large."""
         # A queued command takes about 200 bytes beside its arguments.
-        self._bytes += 200 + sum(len(argument) + 40 for argument in arguments)
-        if self._bytes > max_bytes:
-            self.aborted = True
+        self.bytes += 200 + sum(len(argument) + 40 for argument in arguments)
+        if self.bytes > max_bytes:
+            self.aborted, self.bytes = True, 0
             self.queue.clear()
             raise CommandError(f"ERR the transaction is larger than {max_bytes} bytes")
         self.queue.append((row, arguments))
@@ -196,14 +242,27 @@ class Session:
         self.last_command = "NULL"
         self.library_name = self.library_version = b""
         self.closing = False  # end the connection once the reply is sent
+        self.penalty = 0.0  # seconds that the next replies are to be held back
+        self.held = 0  # bytes, as Instance.accounts has them
         self.watched: dict[Key, int] = {}  # key -> its version when it was watched
         self.transaction: Transaction | None = None
         self.writes: PendingWrites | None = None  # of an interactive transaction
         self.reset()
 
+    def take_penalty(self) -> float:
+        """Return how long the next replies are to be held back, once."""
+        penalty, self.penalty = self.penalty, 0.0
+        return penalty
+
+    @property
+    def queued_bytes(self) -> int:
+        """What MULTI or START have queued."""
+        queued = self.transaction.bytes if self.transaction else 0
+        return queued + (self.writes.held_bytes if self.writes else 0)
+
     def reset(self) -> None:
         """Go back to the state of a new connection (RESET)."""
-        self.end_transaction()
+        self.end_everything()
         self.authenticated = self.instance.config.password is None
         self.db = 0
         self.version = 2  # of RESP
@@ -214,15 +273,25 @@ class Session:
         self.ordinary = self._is_ordinary()
 
     def end_transaction(self) -> None:
-        """Forget what is queued, what is watched, and what waits for a COMMIT."""
+        """Forget what MULTI has queued and what is watched."""
         self.transaction = None
-        self.writes = None
         self.unwatch()
+
+    def end_everything(self) -> None:
+        """As end_transaction(); forget what waits for a COMMIT, too."""
+        self.end_transaction()
+        if (writes := self.end_writes()) is not None:
+            writes.release()
 
     def start_writes(self) -> None:
         """Begin an interactive transaction (START)."""
         limit = self.instance.config.max_request_bytes
-        self.writes = PendingWrites(limit, self.instance.monotonic)
+        self.writes = PendingWrites(self.store, limit, self.instance.monotonic)
+
+    def end_writes(self) -> PendingWrites | None:
+        """Take the interactive transaction out; None if none is open. Release what is returned."""
+        writes, self.writes = self.writes, None
+        return writes
 
     def unwatch(self) -> None:
         """Forget what is watched."""
@@ -241,7 +310,7 @@ class Session:
                 try:
                     return row.handler(self, *request[1:])
                 except CommandError as error:
-                    return error
+                    return error.as_reply()
                 except Exception:
                     return internal_error(row.name)
         self.skipping, self.skip_next = self.skip_next, False
@@ -272,6 +341,7 @@ class Session:
         return (
             self.authenticated
             and self.transaction is None
+            and not self.instance.loading
             and not self.db
             and not (self.silent or self.skipping or self.skip_next or self.no_touch)
         )
@@ -287,7 +357,7 @@ class Session:
         if self.transaction:
             self.transaction.aborted = True
         self.skipping, self.skip_next = self.skip_next, False
-        return NO_REPLY if self.silent or self.skipping else error
+        return NO_REPLY if self.silent or self.skipping else error.as_reply()
 
     def _execute(self, request: list[bytes]) -> Reply:
         row = None
@@ -298,7 +368,7 @@ class Session:
             self.transaction.append(row, arguments, self.instance.config.max_request_bytes)
             return QUEUED
         except CommandError as error:
-            return error
+            return error.as_reply()
         except Exception:
             return internal_error(row.name if row else "the command table")
 
@@ -308,6 +378,8 @@ class Session:
             row, arguments = find(request)
             if not self.authenticated and not row.anyone:
                 raise CommandError(errors.NOT_AUTHENTICATED)
+            if self.instance.loading and row.waits_for_data:
+                raise CommandError(errors.LOADING)
             if self.transaction and row.not_queued:
                 raise CommandError(errors.NOT_INSIDE_MULTI)
         except CommandError as error:
@@ -332,6 +404,10 @@ class Session:
             with self.store.without_touching():
                 return row.handler(self, *given)
         return row.handler(self, *given)
+
+
+def _nothing() -> None:
+    """What close() does once a connection has ended."""
 
 
 def internal_error(where: str) -> CommandError:

@@ -49,11 +49,11 @@ class _SetOptions:
     timing: bytes = b""  # EX, PX, EXAT, PXAT, KEEPTTL or PERSIST
     number: bytes = b""  # what stands behind the first four
 
-    def expires_at(self, session: Session, command_name: str) -> float | None:
+    def expires_at(self, now: float, command_name: str) -> float | None:
         """Return the deadline that is asked for, or None."""
         if self.timing not in UNITS:
             return None
-        return deadline(self.number, *UNITS[self.timing], command_name, session.store.clock)
+        return deadline(self.number, *UNITS[self.timing], command_name, now)
 
 
 def _parse_set_options(options: tuple[bytes, ...], allowed: set[bytes]) -> _SetOptions:
@@ -95,11 +95,12 @@ def set_(session: Session, key: Key, value: bytes, *options: bytes) -> Reply:
         session.store.set(key, value)
         return OK
     asked = _parse_set_options(options, {*UNITS, b"NX", b"XX", b"GET", b"KEEPTTL"})
-    expires_at = asked.expires_at(session, "set")
     if not (asked.condition or asked.return_old) and asked.timing != b"KEEPTTL":
-        session.store.set(key, value, expires_at=expires_at)
+        now = session.store.now()
+        session.store.set(key, value, expires_at=asked.expires_at(now, "set"), now=now)
         return OK
     with session.store.atomic():
+        expires_at = asked.expires_at(session.store.now(), "set")
         old = session.store.get(key) if asked.return_old else None
         entry = session.store.entry(key)
         stored = not (entry if asked.condition == b"NX" else asked.condition == b"XX" and not entry)
@@ -136,8 +137,8 @@ def setnx(session: Session, key: Key, value: bytes) -> Reply:
 def _set_expiring(
     session: Session, key: Key, value: bytes, name: str, time: bytes, unit: int
 ) -> Reply:
-    expires_at = deadline(time, unit, False, name, session.store.clock)
-    session.store.set(key, value, expires_at=expires_at)
+    now = session.store.now()
+    session.store.set(key, value, expires_at=deadline(time, unit, False, name, now), now=now)
     return OK
 
 
@@ -209,7 +210,7 @@ def getex(session: Session, key: Key, *options: bytes) -> Reply:
         value = session.store.get(key)
         entry = session.store.entry(key)
         if entry:  # else, as in Redis, nobody looks at the number
-            expires_at = asked.expires_at(session, "getex")
+            expires_at = asked.expires_at(session.store.now(), "getex")
             if expires_at or (asked.timing == b"PERSIST" and entry.expires_at):
                 session.store.set_deadline(key, expires_at)
         return value

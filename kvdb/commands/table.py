@@ -74,6 +74,9 @@ class Command:
     anyone: bool = field(init=False)
     at_once: bool = field(init=False)
     not_queued: bool = field(init=False)
+    writes: bool = field(init=False)
+    reads: bool = field(init=False)
+    waits_for_data: bool = field(init=False)  # refused until the data file has been read
     touches: bool = field(init=False)  # may count as use of keys
     ordinary: bool = field(init=False)  # works on keys only: leaves the session as it is
     most_words: int = field(init=False)  # of a request, the name included
@@ -87,7 +90,9 @@ class Command:
         self.anyone = Flag.ANYONE in self.flags
         self.at_once = Flag.AT_ONCE in self.flags
         self.not_queued = Flag.NOT_QUEUED in self.flags
+        self.writes, self.reads = Flag.WRITE in self.flags, Flag.READ in self.flags
         works_on_keys = bool(self.flags & (Flag.READ | Flag.WRITE))
+        self.waits_for_data = works_on_keys or self.name in ("PING", "SAVE", "BGSAVE")  # as Redis
         self.touches = works_on_keys and Flag.SLOW not in self.flags
         self.ordinary = works_on_keys and not self.at_once and not self.not_queued
         self.most_words = sys.maxsize if self.most is None else self.most + 1

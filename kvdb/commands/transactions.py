@@ -17,6 +17,8 @@ MAX_WATCHED = 10_000
 def multi(session: Session) -> Reply:
     if session.transaction:
         raise CommandError(errors.NESTED_MULTI)
+    if session.writes is not None:
+        raise CommandError(errors.MULTI_INSIDE_START)
     session.transaction = Transaction()
     return OK
 
@@ -50,7 +52,7 @@ def _run(session: Session, row: Command, arguments: list[bytes]) -> Reply:
     try:
         return session.run(row, arguments)
     except CommandError as error:
-        return error
+        return error.as_reply()
     except Exception:
         return internal_error(row.name)
 

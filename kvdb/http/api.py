@@ -14,11 +14,22 @@ from kvdb.commands.session import Instance
 from kvdb.errors import ValueTooLarge
 from kvdb.http.metrics import render_metrics
 from kvdb.http.page import STYLE, render_page
+from kvdb.store.entry import DATABASES, key_in
 
 TEXT: Final = "text/plain; charset=utf-8"
 BYTES: Final = "application/octet-stream"
 JSON: Final = "application/json"
 HTML: Final = "text/html; charset=utf-8"
+
+_ASKED_BY_BROWSERS: Final = {
+    "/favicon.ico",
+    "/robots.txt",
+    "/apple-touch-icon.png",
+    "/apple-touch-icon-precomposed.png",
+    "/.well-known/appspecific/com.chrome.devtools.json",
+}
+"""Not there, and no mistake of whoever looks at the page: 404. For anything else that is not in the
+API the earlier system answers 500, and its users rely on that."""
 
 MAX_COUNT: Final = 1000
 """Keys in one answer of /keys, and on one page."""
@@ -37,6 +48,14 @@ class Request:
     def parameters(self) -> dict[bytes, bytes]:
         """The query's values by name; of a name that comes twice, the last."""
         return dict(_parse_query(self.query))
+
+    @property
+    def db(self) -> int:
+        """The database that the query names, or 0. Raises ValueError."""
+        text = self.parameters.get(b"db", b"0")
+        if not text.isdigit() or len(text) > 2 or int(text) >= DATABASES:
+            raise ValueError(f"db must be a number from 0 to {DATABASES - 1}")
+        return int(text)
 
 
 @dataclass(frozen=True)
@@ -74,7 +93,7 @@ class Api:
             return self._key(request)
         route = self._routes.get(request.path)
         if route is None:
-            return Response(500, b"")
+            return Response(404 if request.path in _ASKED_BY_BROWSERS else 500, b"")
         if request.method == "OPTIONS":
             return Response(204, headers={"Allow": "GET, HEAD, OPTIONS"})
         if request.method not in ("GET", "HEAD"):
@@ -102,7 +121,8 @@ class Api:
     # --- the REST form -------------------------------------------------------------------
 
     def _key(self, request: Request) -> Response:
-        key = urllib.parse.unquote_to_bytes(request.path.removeprefix("/keys/"))
+        name = urllib.parse.unquote_to_bytes(request.path.removeprefix("/keys/"))
+        key = key_in(request.db, name)
         match request.method:
             case "GET" | "HEAD":
                 entry = self._store.get_entry(key)
@@ -115,8 +135,8 @@ class Api:
             case "PUT":
                 self._check_length(request.body)
                 ttl = _number(request.parameters, "ttl")
-                expires_at = None if ttl is None else self._store.clock() + ttl
                 with self._store.atomic():
+                    expires_at = None if ttl is None else self._store.now() + ttl
                     created = not self._store.exists(key)
                     self._store.set(key, request.body, expires_at=expires_at)
                 return Response(201 if created else 204)
@@ -134,11 +154,11 @@ class Api:
             raise ValueTooLarge(limit)
 
     def _list(self, request: Request) -> Response:
-        cursor, names = self.scan(request.parameters)
+        cursor, names = self.scan(request.parameters, request.db)
         listed = {"keys": [_json_name(name) for name in names], "cursor": str(cursor)}
         return Response(200, json.dumps(listed).encode() + b"\n", JSON)
 
-    def scan(self, parameters: dict[bytes, bytes]) -> tuple[int, list[bytes]]:
+    def scan(self, parameters: dict[bytes, bytes], db: int) -> tuple[int, list[bytes]]:
         """Return the next cursor (0: the end) and the names that a query asks for."""
         count = int(_number(parameters, "count") or 100)
         if not 1 <= count <= MAX_COUNT:
@@ -150,7 +170,7 @@ class Api:
         names: list[bytes] = []
         position = int(cursor)
         while True:  # at most once through all keys, for a prefix that few of them have
-            position, found = self._store.scan(position, count - len(names))
+            position, found = self._store.scan(position, count - len(names), db)
             names += [name for name in found if name.startswith(prefix)]
             if not position or len(names) >= count:
                 return position, names
@@ -159,9 +179,9 @@ class Api:
 
     def _page(self, request: Request) -> Response:
         parameters = request.parameters
-        cursor, names = self.scan(parameters)
+        cursor, names = self.scan(parameters, request.db)
         prefix = parameters.get(b"prefix", b"")
-        page = render_page(self._instance, names, cursor, prefix)
+        page = render_page(self._instance, names, cursor, prefix, request.db)
         return Response(200, page.encode(), HTML)
 
     def _metrics(self, request: Request) -> Response:
@@ -172,13 +192,18 @@ class Api:
         """Alive is 200 even where saving fails: a restart would lose what is not saved."""
         persistence = self._instance.persistence
         error = persistence.last_error if persistence else None
-        state: dict[str, Any] = {"status": "degraded" if error else "ok", "loaded": True}
+        dead = self._instance.dead_threads()
+        state: dict[str, Any] = {"status": "degraded" if error or dead else "ok", "loaded": True}
+        if dead:
+            state["dead_threads"] = dead
         if persistence:
             state |= {
                 "saving": persistence.in_progress,
                 "last_save": round(persistence.last_save, 3),
                 "changes_since_save": persistence.changes_since_save,
-                "error": error,
+                "unsaved_age_seconds": round(persistence.age, 3),
+                # What went wrong names a path, and this is told without a password.
+                "error": "saving fails" if error else None,
             }
         return Response(200, json.dumps(state).encode() + b"\n", JSON)
 

@@ -46,6 +46,10 @@ def render_metrics(instance: Instance) -> str:
     add("memory_used_bytes", "gauge", "Bytes of the budget in use.", store.used_bytes)
     add("memory_max_bytes", "gauge", "The byte budget; 0: none.", store.max_bytes)
     add("memory_used_rss_bytes", "gauge", "Physical memory of the process.", resident_bytes())
+    others = instance.not_entries_bytes()
+    add("mem_not_counted_for_eviction_bytes", "gauge", "Bytes beside entries.", others)
+    add("mem_clients_normal", "gauge", "Bytes that clients hold.", instance.accounts.held)
+    add("dead_threads", "gauge", "Background threads that died.", len(instance.dead_threads()))
     add("keyspace_hits_total", "counter", "Reads that found a value.", store.hits)
     add("keyspace_misses_total", "counter", "Reads that found none.", store.misses)
     add("expired_keys_total", "counter", "Keys whose time had come.", store.expired_keys)
@@ -60,6 +64,9 @@ def render_metrics(instance: Instance) -> str:
         add("rdb_bgsave_in_progress", "gauge", "1: saving now.", persistence.in_progress)
         changes = persistence.changes_since_save
         add("rdb_changes_since_last_save", "gauge", "Changes not on disk.", changes)
+        add(
+            "unsaved_age_seconds", "gauge", "Age of the oldest change not on disk.", persistence.age
+        )
         moment = persistence.last_save
         add("rdb_last_save_timestamp_seconds", "gauge", "Time of the last save.", moment)
     return "\n".join(lines) + "\n"

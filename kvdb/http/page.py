@@ -11,6 +11,7 @@ import urllib.parse
 
 from kvdb.commands.info import human
 from kvdb.commands.session import Instance
+from kvdb.store.entry import Key, key_in, split_key
 
 SHOWN_BYTES = 10_000
 """Of each value."""
@@ -36,17 +37,23 @@ nav { border-top: 1px solid #8885; padding: .8rem 0; display: flex; gap: 1.5rem;
 """
 
 
-def render_page(instance: Instance, names: list[bytes], cursor: int, prefix: bytes) -> str:
-    """Return the page that lists these keys; `cursor` leads to the next one (0: there is none)."""
+def render_page(
+    instance: Instance, names: list[bytes], cursor: int, prefix: bytes, db: int = 0
+) -> str:
+    """Return the page that lists these keys of a database.
+
+    `cursor` leads to the next page (0: there is none).
+    """
     store = instance.store
-    keys = store.size()
-    shown = [_render_key(instance, name) for name in names]
+    keys = store.size(db)
+    shown = [_render_key(instance, key_in(db, name)) for name in names]
     more = ""
     if cursor:
-        query = urllib.parse.urlencode({"cursor": cursor, "prefix": prefix})
+        query = urllib.parse.urlencode({"cursor": cursor, "prefix": prefix, "db": db})
         more = f'<a href="/?{html.escape(query)}">More keys</a>\n'
     used = human(store.used_bytes)
     budget = f"{used} of {human(store.max_bytes)}" if store.max_bytes else used
+    databases = _render_databases(sorted({0, db, *store.sizes()}), db)
     persistence = instance.persistence
     trouble = ""
     if persistence and persistence.last_error:
@@ -68,8 +75,9 @@ def render_page(instance: Instance, names: list[bytes], cursor: int, prefix: byt
 {trouble}<form action="/">
 <label for="prefix">Keys that begin with</label>
 <input id="prefix" name="prefix" value="{_escape(prefix)}"> <button>Show</button>
+<input type="hidden" name="db" value="{db}">
 </form>
-{"".join(shown) or "<p>No keys.</p>"}
+{databases}{"".join(shown) or "<p>No keys.</p>"}
 </main>
 <nav>
 {more}<a href="/metrics">Metrics</a>
@@ -80,14 +88,28 @@ def render_page(instance: Instance, names: list[bytes], cursor: int, prefix: byt
 """
 
 
-def _render_key(instance: Instance, name: bytes) -> str:
-    entry = instance.store.entry(name)
+def _render_databases(databases: list[int], shown: int) -> str:
+    """Return links to all databases that have keys, if there is more than one."""
+    if len(databases) < 2:
+        return ""
+    links = [
+        f"<strong>Database {db}</strong>"
+        if db == shown
+        else f'<a href="/?db={db}">Database {db}</a>'
+        for db in databases
+    ]
+    return f"<p>{' '.join(links)}</p>\n"
+
+
+def _render_key(instance: Instance, key: Key) -> str:
+    name = split_key(key)[1]
+    entry = instance.store.entry(key)
     if entry is None:
         return ""  # it has gone since the keys were listed
     size = len(entry.value)
     remarks = [f"{size:,} {'byte' if size == 1 else 'bytes'}"]
     if entry.expires_at is not None:
-        remarks.append(f"expires in {max(0, round(entry.expires_at - instance.store.clock())):,} s")
+        remarks.append(f"expires in {max(0, round(entry.expires_at - instance.store.now())):,} s")
     if size > SHOWN_BYTES:
         remarks.append(f"the first {SHOWN_BYTES:,} are shown")
     value = _escape(entry.value[:SHOWN_BYTES], kept="\n\t")

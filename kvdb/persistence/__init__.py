@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
+
+log = logging.getLogger(__name__)
 
 
 class PersistenceError(Exception):
@@ -12,6 +17,45 @@ class PersistenceError(Exception):
 
 class SaveInProgress(Exception):
     """Another thread is saving already."""
+
+
+class LoadingInterrupted(Exception):
+    """Somebody wants the server to stop before it has loaded its data."""
+
+
+class Progress:
+    """Says in the log how far loading has come, and ends it when it is no longer wanted."""
+
+    EVERY: Final = 5.0
+    """Seconds between two lines."""
+
+    def __init__(
+        self,
+        path: Path,
+        interrupted: Callable[[], bool] = lambda: False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._interrupted, self._monotonic = path, interrupted, monotonic
+        self._next_line = monotonic() + self.EVERY
+
+    def report(self, entries: int) -> None:
+        """Called now and then with the number of entries loaded so far."""
+        if self._interrupted():
+            raise LoadingInterrupted
+        if self._monotonic() >= self._next_line:
+            log.info("%s: %s entries loaded so far", self._path, f"{entries:,}")
+            self._next_line += self.EVERY
+
+
+class Seen(NamedTuple):
+    """What a reply depends on: steps of the change feed."""
+
+    wrote: int
+    """The last step of its own; 0: it has changed nothing."""
+    undos: int
+    """How often the disk had refused something before it was made."""
+    last: int
+    """The last step of anybody when it had been made."""
 
 
 class Persistence(Protocol):
@@ -31,6 +75,14 @@ class Persistence(Protocol):
         """How many changes are not on disk yet."""
 
     @property
+    def age(self) -> float:
+        """Seconds since the oldest change that is not on disk; 0.0 if all is."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What a save under way, or a queue of changes, takes beside the store."""
+
+    @property
     def in_progress(self) -> bool:
         """Whether somebody is saving now."""
 
@@ -40,18 +92,42 @@ class Persistence(Protocol):
     def save_at_end(self) -> None:
         """As save(), but wait for a save under way instead of refusing."""
 
-    def save_soon(self) -> bool:
-        """Ask for that in the background; False if it has been asked for already."""
+    def save_soon(self, schedule: bool = False) -> bool:
+        """Ask for that in the background; False if one is under way or asked for already.
+
+        With `schedule` another one follows the one under way.
+        """
 
     def interval_changed(self) -> None:
         """Look at the configured interval again."""
 
+    # --- replies that wait for the disk --------------------------------------------------
+
     @property
     def waits(self) -> bool:
-        """Whether a reply to a change has to wait until the change is on disk."""
+        """Whether a reply has to wait until all that it depends on is on disk."""
+
+    def arrive(self) -> int:
+        """Say that somebody will ask for the outcome of steps from now on; return a ticket."""
+
+    def leave(self, ticket: int) -> None:
+        """Give a ticket back: its holder has heard all that it wanted to know."""
+
+    @property
+    def undos(self) -> int:
+        """How often the disk has refused something that was undone then."""
 
     def take_step(self) -> int:
-        """Return the number of this thread's last change if a reply has to wait for it, or 0."""
+        """Return this thread's last step since it last asked, or 0."""
 
-    def wait_until_durable(self, step: int) -> bool:
-        """Wait until that change is on disk; False if the disk refused it and it was undone."""
+    def wait_until_durable(self, seen: Seen) -> bool:
+        """Wait until all of that is on disk; False if the disk refused some and it was undone."""
+
+    # --- writers that wait for the disk --------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits for the disk that whoever writes has to wait, too."""
+
+    def wait_for_room(self) -> None:
+        """Wait as long as whoever writes has to, if this thread has written since it last asked."""

@@ -28,14 +28,15 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import repeat
+from itertools import compress, repeat
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kvdb.persistence import PersistenceError, SaveInProgress
+from kvdb.persistence import PersistenceError, Progress, SaveInProgress, Seen
+from kvdb.persistence.lockfile import AlreadyLocked, LockFile
 from kvdb.store import Dump, Store
-from kvdb.store.entry import DATABASES, Entry, Key, key_in, split_key
+from kvdb.store.entry import DATABASES, Entry, Key, has_come, key_in, split_key
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,18 @@ _SLICE = 50  # entries that are encoded at a time
 _SLICE_BYTES = 64 * 1024  # of values, above which a slice has fewer entries
 
 _TURN = 1e-3  # seconds of encoding after which other threads get their turn
+_SLOWEST = 20
+"""How many times as long as alone a save may take for the sake of others. Beside threads that
+always want the interpreter each turn has to be waited for: then there are no pauses as well."""
+
+_WRITTEN_AT_A_TIME = 1024 * 1024
+"""Bytes. Each write lets go of the interpreter, and beside busy threads it takes 5 ms to have it
+back: a save of 500,000 entries with writes of 64 KB took more than a minute there."""
+
+_MOST_HELD = 32 * 1024 * 1024
+"""Bytes that a save may keep alive which the store has given up meanwhile; beyond, it hurries,
+and clients have to wait a little at each turn."""
+
 _PAUSE = 16e-3
 """Seconds that they get while somebody uses the store.
 
@@ -70,7 +83,6 @@ than about 800 bytes, it is the slower way.
 """
 
 _PIECE = 64 * 1024  # bytes of the file, and the rest of a line, that are split into lines at a time
-_PROGRESS_EVERY = 1_000_000  # entries loaded between two lines in the log
 
 
 class Snapshots:
@@ -86,7 +98,12 @@ class Snapshots:
         """`interval()` returns the seconds between saves of a store that changes; 0: none."""
         self._store = store
         self.path = path.resolve()  # a link stays a link: its target is what gets replaced
-        _unfinished(self.path).unlink(missing_ok=True)  # of a server that was killed
+        try:
+            _unfinished(self.path).unlink(missing_ok=True)  # of a server that was killed
+        except OSError as error:
+            raise PersistenceError(
+                f"cannot remove {_unfinished(self.path)}: {error.strerror or error}"
+            ) from None
         self._interval = interval
         self._saving = threading.Lock()
         self._lock = threading.Lock()
@@ -98,8 +115,10 @@ class Snapshots:
         self.last_error: str | None = None  # of the last save; None if it went well
         self.saves = 0
         self._dump: Dump | None = None  # what is still to be written of a save under way
-        self.ensure_alone: Callable[[], object] = lambda: None
-        """Called before each save; raises OSError if another server keeps its data in the file."""
+        self._dump_bytes = 0  # what the store had freed when it was taken
+        self._hurried = threading.Event()  # somebody waits for a save to end
+        self.lock: LockFile | None = None
+        """Keeps other servers out; it is looked at before each save."""
         self.on_request: Callable[[], object] = lambda: None
         """Called when a save is wanted soon: it wakes the thread that runs `save_if_due`."""
 
@@ -113,10 +132,17 @@ class Snapshots:
         return self._saving.locked()
 
     @property
-    def copied_bytes(self) -> int:
-        """What a save under way takes: a reference to each key and value not yet written."""
+    def held_bytes(self) -> int:
+        """What a save under way takes: references, and at most what the store has freed since."""
         dump = self._dump
-        return 0 if dump is None else 16 * len(dump.keys)
+        if dump is None:
+            return 0
+        return 16 * len(dump.keys) + self._store.freed_bytes - self._dump_bytes
+
+    @property
+    def age(self) -> float:
+        """Seconds since all was on disk, if something has changed since; else 0.0."""
+        return self._store.clock() - self.last_save if self.changes_since_save else 0.0
 
     def save(self) -> None:
         """Write the snapshot now. Raises SaveInProgress or PersistenceError."""
@@ -132,24 +158,54 @@ class Snapshots:
         """No reply waits for a snapshot."""
         return False
 
+    def arrive(self) -> int:
+        """No reply waits for a snapshot."""
+        return 0
+
+    def leave(self, ticket: int) -> None:
+        """No reply waits for a snapshot."""
+
+    @property
+    def undos(self) -> int:
+        """Nothing is undone here."""
+        return 0
+
     def take_step(self) -> int:
         """No reply waits for a snapshot."""
         return 0
 
-    def wait_until_durable(self, step: int) -> bool:
+    def wait_until_durable(self, seen: Seen) -> bool:
         """No reply waits for a snapshot."""
         return True
 
+    @property
+    def congested(self) -> bool:
+        """Whether a save keeps so much alive that clients have to be slower."""
+        return self._dump is not None and self.held_bytes > _MOST_HELD
+
+    def wait_for_room(self) -> None:
+        """Wait for a moment while a save keeps too much alive."""
+        if self.congested:
+            self._hurried.set()
+            time.sleep(_PAUSE)
+
     def save_at_end(self) -> None:
-        """Write what has not been written yet, after a save under way has ended."""
+        """Write what has not been written yet, after a save under way has ended.
+
+        That one is asked to hurry: whoever stops a server may not wait for long.
+        """
+        self._hurried.set()
         with self._saving:
             if self.changes_since_save or not self.path.exists():
                 self._save(gently=False)
 
-    def save_soon(self) -> bool:
-        """Ask for a save in the background; False if one is under way or asked for already."""
+    def save_soon(self, schedule: bool = False) -> bool:
+        """Ask for a save in the background; False if one is under way or asked for already.
+
+        With `schedule` another one follows the one under way.
+        """
         with self._lock:
-            if self._requested or self.in_progress:
+            if self._requested or (self.in_progress and not schedule):
                 return False
             self._requested = True
         self.on_request()
@@ -179,21 +235,32 @@ class Snapshots:
             if due:
                 self._next_save = time.monotonic() + interval
         if requested or (due and self.changes_since_save):
-            # What goes wrong is logged and kept in last_error; the next pass tries again.
-            with contextlib.suppress(SaveInProgress, PersistenceError):
-                self.save()
+            # What goes wrong is logged and kept in last_error; the next pass tries again. A save
+            # under way (SAVE) is waited for: it may have begun before what is to be saved.
+            with self._saving, contextlib.suppress(PersistenceError):
+                self._save(gently=True)
 
     def _save(self, gently: bool) -> None:
         """Save; `gently`: slower while somebody uses the store."""
         started = time.monotonic()
-        dump = self._dump = self._store.dump()
+        with self._store.atomic():
+            dump, now = self._store.dump(), self._store.now()
+            self._dump_bytes = self._store.freed_bytes
+        self._dump = dump
         changes, entries = dump.changes, len(dump.keys)
+        if gently:
+            self._hurried.clear()
         try:
-            self.ensure_alone()
-            count_uses = self._count_uses if gently else lambda: 0
-            write_snapshot(self.path, dump, self._store.clock(), count_uses)
-        except OSError as error:
-            reason = f"cannot write {self.path}: {error.strerror or error}"
+            if self.lock:
+                self.lock.ensure()
+            turns = _Turns(self._count_uses if gently else lambda: 0, self._hurried)
+            write_snapshot(self.path, dump, now, turns, self.lock)
+        except (OSError, AlreadyLocked, MemoryError) as error:
+            why = {
+                AlreadyLocked: "another kvdb server keeps its data there",
+                MemoryError: "not enough memory",
+            }
+            reason = f"cannot write {self.path}: {why.get(type(error)) or _words(error)}"
             if self.last_error != reason:  # once per change of state, not once per interval
                 log.error("snapshot: %s; the file is as before, trying again", reason)
             with self._lock:
@@ -221,38 +288,57 @@ class Snapshots:
 class _Turns:
     """Lets other threads have the interpreter from time to time: longer if there is use for it."""
 
-    def __init__(self, count_uses: Callable[[], int]) -> None:
-        """`count_uses` returns a number that changes when somebody uses the store."""
-        self._count_uses = count_uses
+    def __init__(
+        self, count_uses: Callable[[], int] = lambda: 0, hurried: threading.Event | None = None
+    ) -> None:
+        """`count_uses` returns a number that changes when somebody uses the store.
+
+        While `hurried` is set there are no pauses.
+        """
+        self._count_uses, self._hurried = count_uses, hurried
         self._uses = count_uses()
-        self._end = time.perf_counter() + _TURN
+        self._started, self._worked = time.perf_counter(), time.thread_time()
+        self._end = self._started + _TURN
 
     def pause_if_over(self) -> None:
         """Pause if this turn has lasted long enough."""
-        if time.perf_counter() < self._end:
+        now = time.perf_counter()
+        if now < self._end:
             return
         uses = self._count_uses()
-        time.sleep(0 if uses == self._uses else _PAUSE)
-        self._uses = uses  # those of before the pause: whoever came in it may come again
+        in_use = uses != self._uses
+        self._uses = uses  # those of before the pause: whoever comes in it may come again
+        left = (time.thread_time() - self._worked) * _SLOWEST - (now - self._started)
+        if in_use and left > 0 and not (self._hurried and self._hurried.is_set()):
+            time.sleep(min(_PAUSE, left))
+        elif not in_use:
+            time.sleep(0)
+        # In a hurry, or behind: whoever wants the interpreter takes it, after 5 ms.
         self._end = time.perf_counter() + _TURN
 
 
 def write_snapshot(
-    path: Path, dump: Dump, now: float, count_uses: Callable[[], int] = lambda: 0
+    path: Path,
+    dump: Dump,
+    now: float,
+    turns: _Turns | None = None,
+    lock: LockFile | None = None,
 ) -> None:
     """Write the entries to `path`; a crash leaves the old file or the new one, never a part.
 
-    Empties `dump` as it goes, so that memory is given back piece by piece. Goes slower while
-    `count_uses()`, which counts how often the store was used, shows that somebody does.
+    What is due at `now` is left out. Empties `dump` as it goes, so that memory is given back
+    piece by piece. `turns` says when to pause; `lock` goes over to the new file.
     """
     unfinished = _unfinished(path)
     try:
-        with open(unfinished, "wb") as file:
+        with open(unfinished, "wb", opener=_open_private) as file:
             if path.exists():  # it keeps the permissions that somebody gave it
                 os.chmod(unfinished, stat.S_IMODE(path.stat().st_mode))
-            _write_lines(file, dump, now, _Turns(count_uses))
+            _write_lines(file, dump, now, turns or _Turns())
             file.flush()
             os.fsync(file.fileno())
+            if lock:
+                lock.adopt(file.fileno())
         _replace(unfinished, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -263,18 +349,40 @@ def write_snapshot(
 
 def _write_lines(file: BinaryIO, dump: Dump, now: float, turns: _Turns) -> None:
     checksum = hashlib.sha256()
-
-    def write(lines: bytes) -> None:
-        checksum.update(lines)
-        file.write(lines)
-
     header = {"format": FORMAT, "version": VERSION, "saved_at": round(now, 3)}
-    write(json.dumps(header).encode() + b"\n")
-    entries = len(dump.keys)
+    lines = [json.dumps(header).encode() + b"\n"]
+    size = entries = 0
+    some_due = any(has_come(expires_at, now) for expires_at in dump.expires_at.values())
     for keys, values in _take_slices(dump):
-        write(_encode_entries(keys, values, dump))
+        if some_due:
+            live = [not has_come(dump.expires_at.get(key), now) for key in keys]
+            keys, values = list(compress(keys, live)), list(compress(values, live))
+        entries += len(keys)
+        lines.append(_encode_entries(keys, values, dump))
+        size += len(lines[-1])
+        if size >= _WRITTEN_AT_A_TIME:
+            _write(file, checksum, lines)
+            size = 0
         turns.pause_if_over()
+    _write(file, checksum, lines)
     file.write(json.dumps({"entries": entries, "sha256": checksum.hexdigest()}).encode() + b"\n")
+
+
+def _write(file: BinaryIO, checksum: hashlib._Hash, lines: list[bytes]) -> None:
+    """Write these lines in one call, and forget them."""
+    together = b"".join(lines)
+    lines.clear()
+    checksum.update(together)
+    file.write(together)
+
+
+def _open_private(path: str, flags: int) -> int:
+    """As open() does it, but a new file is nobody else's to read: it holds everybody's data."""
+    return os.open(path, flags, 0o600)
+
+
+def _words(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _take_slices(dump: Dump) -> Iterator[tuple[list[Key], list[bytes]]]:
@@ -367,7 +475,7 @@ def _sync_folder(folder: Path) -> None:
 # --- reading ------------------------------------------------------------------------------
 
 
-def load_snapshot(path: Path, store: Store) -> int:
+def load_snapshot(path: Path, store: Store, progress: Progress | None = None) -> int:
     """Fill the store from `path`; return the number of entries in the file.
 
     The file is left untouched, whatever it holds. Raises PersistenceError with a sentence that
@@ -376,13 +484,16 @@ def load_snapshot(path: Path, store: Store) -> int:
     """
     try:
         with open(path, "rb") as file:
-            reader = _Reader(path, file)
+            reader = _Reader(path, file, progress or Progress(path))
             did_not_fit = store.restore(reader.entries())
     except OSError as error:
         raise PersistenceError(f"cannot read {path}: {error.strerror or error}") from error
     if did_not_fit:
         backup = path.with_name(path.name + ".bak")
-        shutil.copy2(path, backup)
+        try:
+            shutil.copy2(path, backup)
+        except OSError as error:
+            raise PersistenceError(f"cannot write {backup}: {_words(error)}") from None
         log.warning(
             "%s: %d of %d entries do not fit into the budget (--max-mb) and were evicted; "
             "all of them are in %s",
@@ -397,8 +508,8 @@ def load_snapshot(path: Path, store: Store) -> int:
 class _Reader:
     """Reads the lines of a snapshot and checks them."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path, self._file = path, file
+    def __init__(self, path: Path, file: BinaryIO, progress: Progress) -> None:
+        self._path, self._file, self._progress = path, file, progress
         self._line_number = 0
         self._footer: dict[str, Any] | None = None
 
@@ -414,7 +525,6 @@ class _Reader:
             self._line_number = 1
             self._check_header(self._parse(header))
         checksum = hashlib.sha256(header)
-        progress = _PROGRESS_EVERY
         while piece := self._file.read(_PIECE) + self._file.readline():
             covered = len(piece)  # by the checksum
             for key, value, expires_at, other_line in _split_lines(piece):
@@ -431,9 +541,7 @@ class _Reader:
                 else:
                     yield self._entry(record)
             checksum.update(piece[:covered])
-            if self.count >= progress:
-                log.info("%s: %d entries loaded", self._path, self.count)
-                progress += _PROGRESS_EVERY
+            self._progress.report(self.count)
         self._check_footer(checksum.hexdigest())
 
     def _check_footer(self, checksum: str) -> None:

@@ -15,14 +15,14 @@ import base64
 import json
 import logging
 import re
-from collections.abc import Callable
 
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
-from kvdb.errors import CommandError, NotOurProtocol
-from kvdb.protocols import RequestLoop
-from kvdb.resp import MAX_LINE
-from kvdb.writes import PendingWrites, TransactionEnded
+from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol
+from kvdb.protocols import Instead, RequestLoop
+from kvdb.resp import MAX_LINE, STRANGERS_LINE
+from kvdb.store.entry import Key, key_in
+from kvdb.writes import TransactionEnded
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,14 @@ class Haus(RequestLoop):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._store = session.store
+        session.db = session.instance.config.haus_db
 
     def _answer_next(self) -> bytes | None:
+        if self._buffer.first_byte() == TLS_HANDSHAKE:
+            raise NotOurProtocol("a TLS handshake on the Haus port")
         try:
             longest_value = self.session.instance.config.max_value_bytes
-            longest = 2 * longest_value + MAX_LINE if self.session.authenticated else MAX_LINE
+            longest = 2 * longest_value + MAX_LINE if self.session.authenticated else STRANGERS_LINE
             line = self._buffer.take_line(longest)
         except LineTooLong:
             self.closing = True
@@ -58,6 +61,10 @@ class Haus(RequestLoop):
         if not line.strip():
             return b""
         self.session.commands += 1
+        self._last = line
+        return self._answer_line(line)
+
+    def _answer_line(self, line: bytes) -> bytes:
         try:
             return _line({"status": "Ok"} | self._answer(line))
         except (HausError, TransactionEnded) as error:
@@ -68,16 +75,26 @@ class Haus(RequestLoop):
             log.exception("internal error on the Haus port")
             return _line({"status": "Error", "mesg": "Internal error!"})
 
-    def _unsaved(self) -> Callable[[str], bytes]:
-        return lambda reason: _line({"status": "Error", "mesg": f"Not saved: {reason}"})
+    def _instead(self) -> Instead | None:
+        line, name = self._last, self.session.last_command
+        if name not in ("get", "put", "del", "delete", "commit"):
+            return None
+        return Instead(
+            lambda reason: _line({"status": "Error", "mesg": f"Not saved: {reason}"}),
+            None if name == "commit" else lambda: self._answer_line(line),
+            only_reads=name == "get",
+        )
 
     def _answer(self, line: bytes) -> dict[str, str]:
         """Carry out a line; return what the reply says beside its status."""
         words = line.strip().split(None, 2)
-        name, key, value = words[0].upper(), *words[1:], *[b""] * (3 - len(words))
+        name, key_name, value = words[0].upper(), *words[1:], *[b""] * (3 - len(words))
+        key = key_in(self.session.db, key_name)
         self.session.last_command = name[:20].decode("ascii", "replace").lower()
         if not self.session.authenticated and name not in (b"AUTH", b"QUIT"):
             raise HausError("Authentication required: AUTH password")
+        if self.session.instance.loading and name != b"QUIT":
+            raise HausError("Loading the data; try again!")
         match name, len(words) - 1:
             case b"PUT", 2:
                 self._put(key, value)
@@ -90,15 +107,12 @@ class Haus(RequestLoop):
                 if self.session.writes is not None:
                     raise HausError("A transaction is open already!")
                 self.session.start_writes()
-            case b"COMMIT", 0:
-                self._end_transaction().commit(self._store)
-            case b"ROLLBACK", 0:
-                self._end_transaction()
+            case ((b"COMMIT" | b"ROLLBACK"), 0):
+                self._end_transaction(commit=name == b"COMMIT")
             case b"AUTH", 1 | 2:
                 password = line.strip().split(None, 1)[1]  # it may hold spaces
-                if not self.session.instance.password_is(password):
+                if not self.session.instance.log_in(self.session, password):
                     raise HausError("Wrong password!")
-                self.session.authenticated = True
             case b"QUIT", 0:
                 self.closing = True
             case name, _ if name in _NAMES:
@@ -107,7 +121,7 @@ class Haus(RequestLoop):
                 raise HausError("Unknown command!")
         return {}
 
-    def _put(self, key: bytes, value: bytes) -> None:
+    def _put(self, key: Key, value: bytes) -> None:
         limit = self.session.instance.config.max_value_bytes
         if len(value) > limit:
             raise HausError(f"The value is longer than {limit} bytes (--max-value-mb)!")
@@ -116,9 +130,9 @@ class Haus(RequestLoop):
         else:
             self.session.writes.put(key, value)
 
-    def _get(self, key: bytes) -> dict[str, str]:
+    def _get(self, key: Key) -> dict[str, str]:
         writes = self.session.writes
-        value = self._store.get(key) if writes is None else writes.get(self._store, key)
+        value = self._store.get(key) if writes is None else writes.get(key)
         if value is None:
             raise HausError("Key not found!")
         try:
@@ -126,16 +140,20 @@ class Haus(RequestLoop):
         except UnicodeDecodeError:
             return {"result": base64.b64encode(value).decode(), "encoding": "base64"}
 
-    def _delete(self, key: bytes) -> bool:
+    def _delete(self, key: Key) -> bool:
         if self.session.writes is None:
             return bool(self._store.delete(key))
-        return self.session.writes.delete(self._store, key)
+        return self.session.writes.delete(key)
 
-    def _end_transaction(self) -> PendingWrites:
-        writes, self.session.writes = self.session.writes, None
+    def _end_transaction(self, commit: bool) -> None:
+        writes = self.session.end_writes()
         if writes is None:
             raise HausError("No transaction is open!")
-        return writes
+        try:
+            if commit:
+                writes.commit()
+        finally:
+            writes.release()
 
 
 def _line(reply: dict[str, str]) -> bytes:

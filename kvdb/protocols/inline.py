@@ -53,14 +53,14 @@ def _unescape(match: re.Match[bytes]) -> bytes:
     return _ESCAPED.get(escaped, escaped)
 
 
-def next_inline_request(buffer: InputBuffer) -> list[bytes] | None:
+def next_inline_request(buffer: InputBuffer, longest: int = MAX_LINE) -> list[bytes] | None:
     """Return the words of the next line, or None until it is whole.
 
     Raises NotOurProtocol if a browser or another HTTP client is talking: at `POST` and `Host:`,
     as Redis does, and at any HTTP request line.
     """
     try:
-        line = buffer.take_line(MAX_LINE)
+        line = buffer.take_line(longest)
     except LineTooLong:
         raise ProtocolError("too big inline request") from None
     if line is None:

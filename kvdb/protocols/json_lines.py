@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from kvdb import errors
@@ -32,8 +32,11 @@ class BadRequest(Exception):
     """The line is no request; the text says what is wrong with it."""
 
 
-def answer(session: Session, line: bytes) -> bytes:
-    """Carry out one line and return the line that answers it (nothing, if no reply is wanted)."""
+def answer(session: Session, line: bytes) -> Iterator[bytes]:
+    """Carry out one line; return the line that answers it (nothing, if no reply is wanted).
+
+    It comes in pieces: those of a list are made when it is their turn.
+    """
     try:
         name, arguments = _parse(line)
         if isinstance(arguments, dict) or session.writes is not None:
@@ -46,17 +49,38 @@ def answer(session: Session, line: bytes) -> bytes:
     except BadRequest as error:
         reply = result = session.refuse(CommandError(f"ERR {error}"))
     if reply is NO_REPLY:
-        return b""
+        return iter(())
     if isinstance(reply, CommandError):
-        return _line({"status": "ERROR", "message": _message(reply)})
-    response: dict[str, Any] = {"status": "OK"}
+        return iter([_line({"status": "ERROR", "message": _message(reply)})])
     if reply is QUEUED:
         result = reply
+    if type(result) is list:
+        return _list_in_pieces(result)
+    response: dict[str, Any] = {"status": "OK"}
     if result is not OK:
         response["result"], encoded = _to_json(result)
         if encoded:
             response["encoding"] = "base64"
-    return _line(response)
+    return iter([_line(response)])
+
+
+def _list_in_pieces(result: list[Reply]) -> Iterator[bytes]:
+    """Yield the response with a list as its result, an element at a time."""
+    yield b'{"status": "OK", "result": '
+    yield from _pieces(result)
+    yield b"}\n"
+
+
+def _pieces(result: Reply) -> Iterator[bytes]:
+    if type(result) is not list:
+        yield json.dumps(_nested(result), ensure_ascii=False).encode()
+        return
+    before = b"["
+    for each in result:
+        yield before
+        yield from _pieces(each)
+        before = b", "
+    yield b"]" if result else b"[]"
 
 
 def _execute(session: Session, request: list[bytes]) -> Reply:
@@ -239,7 +263,10 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
     """
     if not session.authenticated:
         return session.refuse(CommandError(errors.NOT_AUTHENTICATED))
+    if session.instance.loading:
+        return session.refuse(CommandError(errors.LOADING))
     session.commands += 1
+    session.last_command = name[:20].lower()
     given = _Named(name, arguments)
     try:
         if name == "START":
@@ -256,9 +283,12 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
         match name:
             case "COMMIT" | "ROLLBACK":
                 given.finish()
-                session.writes = None
-                if name == "COMMIT":
-                    writes.commit(session.store)
+                session.end_writes()
+                try:
+                    if name == "COMMIT":
+                        writes.commit()
+                finally:
+                    writes.release()
             case "SET":
                 key, value = key_in(session.db, given.take("key")), given.take_value()
                 given.finish()
@@ -269,11 +299,11 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
             case "GET":
                 key = key_in(session.db, given.take("key"))
                 given.finish()
-                return writes.get(session.store, key)
+                return writes.get(key)
             case "DELETE":
                 key = key_in(session.db, given.take("key"))
                 given.finish()
-                writes.delete(session.store, key)
+                writes.delete(key)
             case _:
                 raise BadRequest(f"{name[:128]} is not possible between START and COMMIT")
         return OK

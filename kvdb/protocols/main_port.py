@@ -19,11 +19,12 @@ from kvdb.pipelines import (
     next_request,
     split_plain,
 )
-from kvdb.protocols import BATCH_BYTES, RequestLoop
+from kvdb.protocols import BATCH_BYTES, Instead, RequestLoop
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
 from kvdb.resp import (
     MAX_LINE,
+    STRANGERS_LINE,
     RequestLimits,
     RequestParser,
     encode_each,
@@ -49,13 +50,13 @@ class MainPort(RequestLoop):
         """See `Dialect.receive`."""
         if self._idle:
             replies, rest = self._answer_together(data)
-            if not (rest or self._unsent or self.session.closing):
+            if not (rest or self._unsent is not None or self.session.closing):
                 return replies
         else:
             replies, rest = b"", data
             self._together = True
         replies += super().receive(rest)
-        self._idle = not (self._answer or self._unsent or self.more or len(self._buffer))
+        self._idle = not (self._answer or self.more or len(self._buffer))
         return replies
 
     def answer_quickly(self, data: bytes) -> bytes | None:
@@ -71,9 +72,15 @@ class MainPort(RequestLoop):
         if row is None or not row.touches or not self._may_answer_together():
             return None
         reply = self._answer_request(request)
-        if self._unsent:
+        if self._unsent is not None:
             self.more, self._idle = True, False
         return reply
+
+    def end(self) -> None:
+        """See `Dialect.end`. A request under way refers to us."""
+        super().end()
+        self._answer = None
+        self._resp = RequestParser(self._buffer, RequestLimits())
 
     def _answer_together(self, data: bytes) -> tuple[bytes, bytes]:
         """Answer the plain requests at the start of `data`; return replies and what is left.
@@ -98,7 +105,14 @@ class MainPort(RequestLoop):
             reply = self._answer_request(request) or b""
             answered.append(reply)
             size += len(reply)
-            if size >= BATCH_BYTES or self._unsent or session.closing or not session.authenticated:
+            unsent = self._unsent is not None
+            if (
+                size >= BATCH_BYTES
+                or unsent
+                or session.penalty
+                or session.closing
+                or not session.authenticated
+            ):
                 break
         return b"".join(answered), join_plain(parts[start:])
 
@@ -134,9 +148,19 @@ class MainPort(RequestLoop):
         self.closing = self.session.closing
         return reply
 
-    def _unsaved(self) -> Callable[[str], bytes]:
+    def _instead(self) -> Instead | None:
+        session, last = self.session, self._last
+        row = TABLE.get(session.last_command.upper().encode())
+        ends = session.last_command in ("exec", "commit")  # there is nothing to be repeated
+        if session.transaction is not None or not (ends or (row and row.ordinary)):
+            return None  # queued, or nothing to do with keys
         make = error_line if self._in_json else encode_error
-        return lambda reason: make(NOT_SAVED + reason)
+        answer = self._answer_json_line if self._in_json else self._answer_request
+        return Instead(
+            lambda reason: make(NOT_SAVED + reason),
+            None if ends else lambda: answer(last) or b"",
+            only_reads=row is not None and row.reads,
+        )
 
     def _answer_for(self, first: int) -> Callable[[], bytes | None]:
         self._in_json = first == ord("{")
@@ -145,7 +169,7 @@ class MainPort(RequestLoop):
                 return self._answer_resp
             case 0x7B:  # {
                 return self._answer_json
-            case 0x16:  # what TLS begins with
+            case 0x16:  # TLS_HANDSHAKE
                 raise NotOurProtocol("a TLS handshake on the main port")
             case _:
                 return self._answer_inline
@@ -168,10 +192,12 @@ class MainPort(RequestLoop):
             request = self._resp.next_request()
         except CommandError as error:
             return encode_reply(self.session.refuse(error), self.session.version)
+        self._last = request
         return self._answer_request(request)
 
     def _answer_inline(self) -> bytes | None:
-        return self._answer_request(next_inline_request(self._buffer))
+        self._last = request = next_inline_request(self._buffer, self._longest_line())
+        return self._answer_request(request)
 
     def _answer_request(self, request: list[bytes] | None) -> bytes | None:
         if not request:
@@ -181,10 +207,20 @@ class MainPort(RequestLoop):
             return self._in_batches(encode_pieces(reply, self.session.version))
         return encode_reply(reply, self.session.version)
 
+    def _longest_line(self) -> int:
+        return MAX_LINE if self.session.authenticated else STRANGERS_LINE
+
     def _answer_json(self) -> bytes | None:
         try:
-            line = self._buffer.take_line(2 * self._resp.limits.max_value + MAX_LINE)
+            longest = self._longest_line()
+            if self.session.authenticated:
+                longest += 2 * self._resp.limits.max_value
+            line = self._buffer.take_line(longest)
         except LineTooLong:
             self.session.closing = True
             return error_line("the line is too long")
-        return None if line is None else answer(self.session, line)
+        self._last = line
+        return None if line is None else self._answer_json_line(line)
+
+    def _answer_json_line(self, line: bytes) -> bytes:
+        return self._in_batches(answer(self.session, line))

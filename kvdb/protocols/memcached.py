@@ -1,7 +1,7 @@
 """memcached's text protocol, after its doc/protocol.txt and what memcached 1.6 answers.
 
-The classic commands are here, the meta commands in `memcached_meta`. Keys live in database 0,
-flags beside the value, and a cas token is the store's version: a write through any other door
+The classic commands are here, the meta commands in `memcached_meta`. Keys live in one database
+(`--memcached-db`), flags beside the value, and a cas token is the store's version: a write through any other door
 breaks it. Errors are in memcached's words, and after each the connection is in step.
 """
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import kvdb
 from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
-from kvdb.errors import CommandError, NotOurProtocol, OutOfMemory
+from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
 from kvdb.memory import resident_bytes
-from kvdb.protocols import RequestLoop
+from kvdb.protocols import Instead, RequestLoop
 from kvdb.protocols.memcached_meta import MetaCommands
 from kvdb.protocols.memcached_values import (
     BAD_CHUNK,
@@ -37,9 +38,12 @@ from kvdb.protocols.memcached_values import (
     parse_exptime,
     parse_unsigned,
 )
-from kvdb.store.entry import Entry, EvictionPolicy
+from kvdb.resp import STRANGERS_LINE
+from kvdb.store.entry import Entry, EvictionPolicy, Key, has_come, key_in, split_key
 
 log = logging.getLogger(__name__)
+
+_DUMPED_TOGETHER: Final = 1_000  # keys
 
 MAX_LINE: Final = 64 * 1024
 MAX_GET_LINE: Final = 4 * 1024 * 1024
@@ -60,6 +64,13 @@ class Memcached(RequestLoop):
         self._to_skip = 0  # bytes of a data block that nobody wants
         self._reply_after_skip = b""
         self._meta = MetaCommands(self)
+        self.db = session.db = session.instance.config.memcached_db
+
+    def end(self) -> None:
+        """See `Dialect.end`. What waits for its data block refers to us, and so does `_meta`."""
+        super().end()
+        self._storing = None
+        del self._meta
 
     # --- the stream ----------------------------------------------------------------------
 
@@ -94,15 +105,26 @@ class Memcached(RequestLoop):
             log.exception("internal error on the memcached port")
             return INTERNAL
 
-    def _unsaved(self) -> Callable[[str], bytes]:
-        return lambda reason: b"SERVER_ERROR not saved: %b\r\n" % reason.encode()
+    def _instead(self) -> Instead | None:
+        words: list[bytes] = self._last or []
+        name = words[0] if words else b""
+        if name not in _COMMANDS.keys() - _NO_CHANGES | MetaCommands.NAMES - {b"mn"}:
+            return None
+        return Instead(
+            lambda reason: b"SERVER_ERROR not saved: %b\r\n" % reason.encode(),
+            # What has come with a data block cannot be repeated: that is gone.
+            None if name in _WITH_DATA else lambda: self._answer_words(words) or b"",
+            only_reads=name in (b"get", b"gets", b"me"),
+        )
 
     def _answer_line(self) -> bytes | None:
         first = self._buffer.first_byte()
-        if first == 0x80:  # the binary protocol, which memcached itself has deprecated
-            self.closing = True
-            return None
-        line = self._buffer.take_line(MAX_GET_LINE if first == ord("g") else MAX_LINE)
+        if first == 0x80:  # memcached itself has deprecated it
+            raise NotOurProtocol("the binary protocol, which is not spoken here")
+        if first == TLS_HANDSHAKE:
+            raise NotOurProtocol("a TLS handshake on the memcached port")
+        longest = MAX_GET_LINE if first == ord("g") else MAX_LINE
+        line = self._buffer.take_line(longest if self.session.authenticated else STRANGERS_LINE)
         if line is None:
             return None
         # A tab and its like may be a part of a key.
@@ -110,13 +132,21 @@ class Memcached(RequestLoop):
         if b"" in words:
             words = [word for word in words if word]
         name = words[0] if words else b""
-        handler = _COMMANDS.get(name)
-        if handler is None and _HTTP_REQUEST.match(line):
+        if name not in _COMMANDS and _HTTP_REQUEST.match(line):
             raise NotOurProtocol("an HTTP request on the memcached port")
         self.session.commands += 1
         self.session.last_command = name[:20].decode("ascii", "replace")
         if not self.session.authenticated:
             return self._authenticate(words)
+        if self.session.instance.loading:  # what follows the line as data is not looked at
+            self.closing = True
+            return b"SERVER_ERROR loading the data; try again\r\n"
+        self._last = words
+        return self._answer_words(words)
+
+    def _answer_words(self, words: list[bytes]) -> bytes | None:
+        name = words[0] if words else b""
+        handler = _COMMANDS.get(name)
         if handler is not None:
             reply = handler(self, words)
             # Nobody reads the reply to a noreply, so none may come: no error about its words.
@@ -159,12 +189,14 @@ class Memcached(RequestLoop):
         if length is None:
             self.closing = words[:1] == [b"quit"]
             return b"" if self.closing else UNAUTHENTICATED
+        if length > STRANGERS_LINE:  # nobody has a password as long as that
+            self.closing = True
+            return UNAUTHENTICATED
 
         def check(data: bytes) -> bytes:
             password = data.partition(b" ")[2]
-            if not self.session.instance.password_is(password):
+            if not self.session.instance.log_in(self.session, password):
                 return b"CLIENT_ERROR authentication failure\r\n"
-            self.session.authenticated = True
             return b"STORED\r\n"
 
         return self.expect_data(length, check)
@@ -197,15 +229,20 @@ class Memcached(RequestLoop):
         self.count("cmd_set")
         if name == b"set" and length > self.session.instance.config.max_value_bytes:
             # As in memcached, the old value goes too: better none than one that is out of date.
-            self.store.delete(key)
-        expires_at = deadline(exptime, self.store.clock())
+            self.store.delete(key_in(self.db, key))
 
         def store(data: bytes) -> bytes:
             try:
-                reply = self.put(name, key, Entry(data, expires_at, flags), token)
+                if exptime == 0:
+                    reply = self.put(name, key_in(self.db, key), Entry(data, None, flags), token)
+                else:
+                    with self.store.atomic():
+                        expires_at = deadline(exptime, self.store.now)
+                        entry = Entry(data, expires_at, flags)
+                        reply = self.put(name, key_in(self.db, key), entry, token)
             except CommandError:
                 if name == b"set":
-                    self.store.delete(key)
+                    self.store.delete(key_in(self.db, key))
                 if not noreply:
                     raise
                 reply = b""
@@ -213,8 +250,10 @@ class Memcached(RequestLoop):
 
         return self.expect_data(length, store, noreply)
 
-    def put(self, name: bytes, key: bytes, entry: Entry, token: int) -> bytes:
+    def put(self, name: bytes, key: Key, entry: Entry, token: int) -> bytes:
         """Carry out a storage command; return its reply."""
+        if self.session.instance.prefixes.enabled:
+            self.session.instance.prefixes.count(split_key(key)[1], set=1)
         if name == b"set":
             self.write(key, entry)
             return b"STORED\r\n"
@@ -245,14 +284,10 @@ class Memcached(RequestLoop):
             self.write(key, entry)
         return b"STORED\r\n"
 
-    def write(self, key: bytes, entry: Entry) -> None:
+    def write(self, key: Key, entry: Entry) -> None:
         """Store an entry; one that has expired already only takes away what was there."""
-        if entry.expires_at is not None and entry.expires_at <= self.store.clock():
-            self.store.delete(key)
-        else:
-            self.store.set(
-                key, entry.value, expires_at=entry.expires_at, client_flags=entry.client_flags
-            )
+        value, expires_at, client_flags = entry
+        self.store.set(key, value, expires_at=expires_at, client_flags=client_flags)
 
     # --- retrieving ----------------------------------------------------------------------
 
@@ -274,19 +309,23 @@ class Memcached(RequestLoop):
             return BAD_FORMAT
         replies = []
         store = self.store
+        prefixes = self.session.instance.prefixes
         with store.atomic():
-            for key in keys:
+            for name in keys:
+                key = key_in(self.db, name)
                 entry = store.get_entry(key)
+                if prefixes.enabled:
+                    prefixes.count(name, get=1, hit=entry is not None)
                 if exptime is not None:
                     self.count("cmd_touch")
                     self.count("touch_hits" if entry else "touch_misses")
                 if entry is None:
                     continue
                 if exptime is not None:
-                    store.set_deadline(key, deadline(exptime, store.clock()), keep_version=True)
+                    store.set_deadline(key, deadline(exptime, store.now), keep_version=True)
                 token = b" %d" % store.version(key) if with_cas else b""
                 size = len(entry.value)
-                replies.append(b"VALUE %b %d %d%b\r\n" % (key, entry.client_flags, size, token))
+                replies.append(b"VALUE %b %d %d%b\r\n" % (name, entry.client_flags, size, token))
                 replies += (entry.value, b"\r\n")
         replies.append(b"END\r\n")
         return self._in_batches(replies)
@@ -301,15 +340,17 @@ class Memcached(RequestLoop):
             return b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
         if len(words[1]) > MAX_KEY:
             return BAD_FORMAT
-        deleted = self.store.delete(words[1])
+        deleted = self.store.delete(key_in(self.db, words[1]))
+        if self.session.instance.prefixes.enabled:
+            self.session.instance.prefixes.count(words[1], delete=1)
         self.count("delete_hits" if deleted else "delete_misses")
         return b"DELETED\r\n" if deleted else b"NOT_FOUND\r\n"
 
     def _arithmetic(self, words: list[bytes]) -> bytes:
         if not 3 <= len(words) <= 4:
             return ERROR
-        name, key = words[0].decode(), words[1]
-        if len(key) > MAX_KEY:
+        name, key = words[0].decode(), key_in(self.db, words[1])
+        if len(words[1]) > MAX_KEY:
             return BAD_FORMAT
         delta = parse_unsigned(words[2])
         if delta is None:
@@ -335,8 +376,11 @@ class Memcached(RequestLoop):
         if exptime is None:
             return BAD_EXPTIME
         self.count("cmd_touch")
-        expires_at = deadline(exptime, self.store.clock())
-        touched = self.store.set_deadline(words[1], expires_at, keep_version=True)
+        with self.store.atomic():
+            expires_at = deadline(exptime, self.store.now)
+            touched = self.store.set_deadline(
+                key_in(self.db, words[1]), expires_at, keep_version=True
+            )
         self.count("touch_hits" if touched else "touch_misses")
         return b"TOUCHED\r\n" if touched else b"NOT_FOUND\r\n"
 
@@ -348,13 +392,13 @@ class Memcached(RequestLoop):
         if exptime is None:
             return BAD_EXPTIME
         self.count("cmd_flush")
-        now = self.store.clock()
-        flush_at = deadline(exptime, now)
-        if flush_at is None or flush_at <= now:
-            self.store.flush_later(None)
-            self.store.flush(0)
-        else:
-            self.store.flush_later(flush_at)
+        with self.store.atomic():
+            flush_at = deadline(exptime, self.store.now)
+            if flush_at is None or has_come(flush_at, self.store.now()):
+                self.store.flush_later(None)
+                self.store.flush(self.db)
+            else:
+                self.store.flush_later(flush_at, self.db)
         return b"OK\r\n"
 
     # --- the server ----------------------------------------------------------------------
@@ -373,6 +417,52 @@ class Memcached(RequestLoop):
         self.closing = True
         return b""
 
+    def _lru_crawler(self, words: list[bytes]) -> bytes:
+        """Answer what tools ask: metadump lists the keys, the rest has nothing to do here."""
+        match words[1:]:
+            case [b"metadump", b"all" | b"1"]:
+                return self._in_batches(self._dump_keys())
+            case [b"mgdump", b"all" | b"1"]:
+                return self._in_batches(self._dump_keys(short=True))
+            case [b"enable" | b"disable"] | [b"sleep" | b"tocrawl" | b"crawl", _]:
+                return b"OK\r\n"
+            case _:
+                return ERROR
+
+    def _dump_keys(self, short: bool = False) -> Iterator[bytes]:
+        """Yield a line for each key, some at a time, while others go on."""
+        store, cursor = self.store, 0
+        while True:
+            cursor, names = store.scan(cursor, _DUMPED_TOGETHER, self.db)
+            with store.atomic():
+                entries = [(name, store.entry(key_in(self.db, name))) for name in names]
+                lines = [
+                    b"mg %b\r\n" % name if short else self._dump_line(name, entry)
+                    for name, entry in entries
+                    if entry is not None
+                ]
+            yield b"".join(lines)
+            if not cursor:
+                break
+        yield b"EN\r\n" if short else b"END\r\n"
+
+    def _dump_line(self, name: bytes, entry: Entry) -> bytes:
+        exptime = -1 if entry.expires_at is None else int(entry.expires_at)
+        key = urllib.parse.quote_from_bytes(name, safe="").encode()
+        size = len(name) + len(entry.value)
+        # The last access is not kept; memcached's tools want a number there.
+        return b"key=%b exp=%d la=0 cas=0 fetch=no cls=1 size=%d\r\n" % (key, exptime, size)
+
+    def _cachedump(self, limit: int) -> bytes:
+        _, names = self.store.scan(0, limit or _DUMPED_TOGETHER, self.db)
+        lines = []
+        for name in names:
+            entry = self.store.entry(key_in(self.db, name))
+            if entry is not None:
+                exptime = int(entry.expires_at or 0)
+                lines.append(b"ITEM %b [%d b; %d s]\r\n" % (name, len(entry.value), exptime))
+        return b"".join([*lines, b"END\r\n"])
+
     def _shutdown(self, words: list[bytes]) -> bytes:
         return b"ERROR: shutdown not enabled\r\n"
 
@@ -390,10 +480,15 @@ class Memcached(RequestLoop):
                 return _listed(self._classes(words[1]))
             case [b"conns"]:
                 return _listed(self._connections())
-            case [b"detail", b"on"] | [b"detail", b"off"]:
+            case [b"cachedump", _, limit] if parse_unsigned(limit, 32) is not None:
+                return self._cachedump(int(limit))
+            case [b"cachedump", *_]:
+                return BAD_FORMAT
+            case [b"detail", b"on" | b"off" as switch]:
+                self.session.instance.prefixes.enabled = switch == b"on"
                 return b"OK\r\n"
             case [b"detail", b"dump"]:
-                return _listed({})
+                return self.session.instance.prefixes.dump()
             case [b"detail", *_]:
                 return b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
             case _:
@@ -406,7 +501,7 @@ class Memcached(RequestLoop):
         figures: dict[str, object] = {
             "pid": os.getpid(),
             "uptime": int(instance.monotonic() - instance.started_at),
-            "time": int(store.clock()),
+            "time": int(store.now()),
             "version": VERSION,
             "pointer_size": 64,
             "rusage_user": f"{times.user:.6f}",
@@ -437,7 +532,7 @@ class Memcached(RequestLoop):
             "threads": len(instance.sessions()),
             "bytes": store.used_bytes,
             "rss": resident_bytes() or 0,
-            "curr_items": sizes.get(0, (0, 0, 0))[0],
+            "curr_items": sizes.get(self.db, (0, 0, 0))[0],
             "total_items": store.changes,
             "evictions": store.evicted_keys,
             "reclaimed": store.expired_keys,
@@ -463,7 +558,7 @@ class Memcached(RequestLoop):
         }
 
     def _classes(self, kind: bytes) -> dict[str, object]:
-        keys = self.store.sizes().get(0, (0, 0, 0))[0]
+        keys = self.store.sizes().get(self.db, (0, 0, 0))[0]
         if kind == b"sizes":
             return {"sizes_status": "disabled"}
         if kind == b"slabs":
@@ -501,6 +596,12 @@ _MAY_BE_SILENT: Final = frozenset(
 )
 """The commands without data that can end in noreply; those with data see to it themselves."""
 
+_WITH_DATA: Final = frozenset((b"set", b"add", b"replace", b"append", b"prepend", b"cas", b"ms"))
+
+_NO_CHANGES: Final = frozenset(
+    (b"lru_crawler", b"stats", b"version", b"verbosity", b"quit", b"shutdown")
+)
+
 _QUICK: Final = frozenset((b"get", b"gets", b"set", b"delete", b"incr", b"decr", b"mg", b"ms"))
 
 _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] = {
@@ -514,6 +615,7 @@ _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] 
     b"touch": Memcached._touch,
     b"flush_all": Memcached._flush_all,
     b"stats": Memcached._stats,
+    b"lru_crawler": Memcached._lru_crawler,
     b"version": Memcached._version,
     b"verbosity": Memcached._verbosity,
     b"quit": Memcached._quit,

@@ -21,7 +21,7 @@ from kvdb.protocols.memcached_values import (
     deadline,
     parse_unsigned,
 )
-from kvdb.store.entry import Entry
+from kvdb.store.entry import Entry, Key, key_in
 
 if TYPE_CHECKING:
     from kvdb.protocols.memcached import Memcached
@@ -53,7 +53,7 @@ _NOT_NEGATIVE: Final = (b"C", b"D", b"J")
 class _Request:
     """A meta request: its key as the store has it, and its flags in their order."""
 
-    def __init__(self, name: bytes, key: bytes, flags: list[bytes]) -> None:
+    def __init__(self, name: bytes, key: bytes, flags: list[bytes], db: int) -> None:
         if len(key) > MAX_KEY:
             raise Refused("bad command line format")
         self.flags = {flag[:1]: flag[1:] for flag in flags}
@@ -69,14 +69,15 @@ class _Request:
             self.number(flag)
         if (token := self.flags.get(b"F")) is not None and parse_unsigned(token, 32) is None:
             raise FlagRefused("bad command line format")
-        self.sent_key = self.key = key
+        self.sent_key = name_of_key = key
         if b"b" in self.flags:
             try:
-                self.key = binascii.a2b_base64(key, strict_mode=True)
+                name_of_key = binascii.a2b_base64(key, strict_mode=True)
             except ValueError:
-                self.key = b""
-            if not self.key or len(key) % 4:
+                name_of_key = b""
+            if not name_of_key or len(key) % 4:
                 raise FlagRefused("error decoding key")
+        self.key = key_in(db, name_of_key)
         self.quiet = b"q" in self.flags
 
     def __contains__(self, flag: bytes) -> bool:
@@ -121,7 +122,7 @@ class MetaCommands:
         if name == b"ms":
             return self._begin_set(words)
         try:
-            request = _Request(name, words[1], words[2:])
+            request = _Request(name, words[1], words[2:], self._dialect.db)
             match name:
                 case b"mg":
                     return self._get(request)
@@ -137,11 +138,11 @@ class MetaCommands:
             text = str(refused)
         return b"CLIENT_ERROR %b\r\n" % text.encode()
 
-    def _figures(self, key: bytes, entry: Entry, cas: bool = True) -> dict[bytes, bytes]:
+    def _figures(self, key: Key, entry: Entry, cas: bool = True) -> dict[bytes, bytes]:
         """Return what the flags c, f, s and t ask for. Hits and ages (h, l) are not kept."""
         left = -1
         if entry.expires_at is not None:
-            left = max(0, round(entry.expires_at - self._store.clock()))
+            left = max(0, round(entry.expires_at - self._store.now()))
         figures = {
             b"f": b"%d" % entry.client_flags,
             b"s": b"%d" % len(entry.value),
@@ -151,12 +152,12 @@ class MetaCommands:
             figures[b"c"] = b"%d" % self._store.version(key)
         return figures
 
-    def _mark(self, key: bytes) -> Mark:
+    def _mark(self, key: Key) -> Mark:
         note = self._store.note(key)
         return note if isinstance(note, Mark) else Mark()
 
     def _deadline(self, exptime: int) -> float | None:
-        return deadline(exptime, self._store.clock())
+        return deadline(exptime, self._store.now)
 
     # --- mg ------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class MetaCommands:
                 entry = store.entry(key) or entry
             mark = self._mark(key)
             if b"R" in request and entry.expires_at is not None and not mark.win_sent:
-                won = won or entry.expires_at - store.clock() < request.number(b"R")
+                won = won or entry.expires_at - store.now() < request.number(b"R")
             won = won or (mark.stale and not mark.win_sent)
             marks = (b" Z" if mark.win_sent else b"") + (b" X" if mark.stale else b"")
             if won:
@@ -201,7 +202,7 @@ class MetaCommands:
             self._dialect.closing = True  # nobody knows where the data ends
             return BAD_FORMAT
         try:
-            request = _Request(b"ms", words[1], words[3:])
+            request = _Request(b"ms", words[1], words[3:], self._dialect.db)
             mode = self._MODES.get(request.flags.get(b"M", b"S"))
             if mode is None:
                 raise Refused("invalid mode for ms M token")
@@ -214,8 +215,8 @@ class MetaCommands:
 
     def _set(self, request: _Request, mode: bytes, data: bytes) -> bytes:
         key, store = request.key, self._store
-        entry = Entry(data, self._deadline(request.number(b"T", 0)), request.number(b"F", 0))
         with store.atomic():
+            entry = Entry(data, self._deadline(request.number(b"T", 0)), request.number(b"F", 0))
             stale = False
             if b"C" in request and (
                 mode in (b"set", b"replace")

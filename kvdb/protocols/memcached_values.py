@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 MAX_KEY: Final = 250
@@ -38,17 +39,24 @@ def parse_unsigned(text: bytes, bits: int = 64) -> int | None:
 
 
 def parse_exptime(text: bytes) -> int | None:
-    """Return an exptime as it stands there, or None if it is not a number."""
-    return 0 if text == b"0" else int(text) if _SIGNED.fullmatch(text) else None
+    """Return an exptime, or None if it is not a number.
+
+    As in memcached it is a signed number of 32 bits: libmemcached sends 4294967295 for -1, at once.
+    """
+    if text == b"0":
+        return 0
+    if not _SIGNED.fullmatch(text):
+        return None
+    return (int(text) + 2**31) % 2**32 - 2**31
 
 
-def deadline(exptime: int, now: float) -> float | None:
+def deadline(exptime: int, now: Callable[[], float]) -> float | None:
     """Return the moment that an exptime means: None is never, a moment in the past at once."""
     if exptime == 0:
         return None
     if exptime < 0:
-        return now
-    return float(exptime) if exptime > THIRTY_DAYS else now + exptime
+        return 0.0
+    return float(exptime) if exptime > THIRTY_DAYS else now() + exptime
 
 
 def add_wrapping(value: bytes, delta: int) -> bytes | None:

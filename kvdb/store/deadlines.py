@@ -1,135 +1,162 @@
-"""Which keys expire, and when: deadlines in buckets of one second.
+"""When keys expire: deadlines in buckets of a second, those of large or present seconds by millisecond.
 
-A heap of (deadline, key) would collect a stale pair each time a deadline is replaced,
-and clearing those out means rebuilding the heap while everybody waits. So keys wait in
-a set for each second, from which they can be taken out again at once; only the keys of
-a second that has begun are put in order, in a small heap.
+A heap of (deadline, key) would collect a stale pair each time a deadline is replaced. So keys
+wait in a set for each second, from which they can be taken out again at once. A second that has
+come, or that holds many keys, is split into its milliseconds: then what is due can be counted
+without looking at each key.
 """
 
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections import OrderedDict
-from typing import Generic, TypeVar
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=object)
 
+LARGE: Final = 2_000
+"""Keys above which a second is split: that takes about a millisecond."""
+
+_Moments = dict[int, set[K]]  # millisecond -> the keys that expire then
+
 
 class Deadlines(Generic[K]):
-    """Deadlines of keys, in Unix seconds. Not thread-safe: the store's lock guards it."""
+    """Keys by their deadlines, in milliseconds since 1970. Not thread-safe: the store's lock guards it.
+
+    It does not remember a key's deadline: whoever takes a key out has to know it.
+    """
 
     def __init__(self) -> None:
-        self.expires_at: dict[K, float] = {}
-        """The deadline of each key that has one. Readers may look; changes go through set()."""
-        self._buckets: dict[int, set[K]] = {}  # second -> keys that expire within it
+        self._seconds: dict[int, set[K] | _Moments[K]] = {}  # none of them empty
         # Heap of the seconds that have a bucket, and of some whose bucket has been emptied: a
         # heap gives up only its first element cheaply, so those are cleared out in bulk.
-        self._seconds: list[int] = []
-        # Keys of the seconds that have begun, earliest first. Replaced deadlines stay in
-        # here until their time: each lives for less than a second, so they stay few.
-        # The number between breaks ties, because keys need not be comparable.
-        self._begun: list[tuple[float, int, K]] = []
-        self._ticket = itertools.count()
-        self._begun_until = 0  # seconds before this one have no bucket any more
+        self._order: list[int] = []
 
-    def __len__(self) -> int:
-        return len(self.expires_at)
-
-    def keep_recency(self, wanted: bool) -> None:
-        """Let `expires_at` keep an order of use (volatile-lru needs it), or stop doing so."""
-        kind = OrderedDict if wanted else dict
-        self.expires_at = kind(self.expires_at)
-
-    def set(self, key: K, expires_at: float) -> None:
-        """Give the key this deadline, in place of any earlier one."""
-        self._leave_bucket(key)
-        self.expires_at[key] = expires_at  # a key that is there keeps its place in the order
-        second = int(expires_at)
-        if second < self._begun_until:
-            heapq.heappush(self._begun, (expires_at, next(self._ticket), key))
-            return
-        bucket = self._buckets.get(second)
+    def add(self, key: K, deadline: int) -> None:
+        """Have a key that has no deadline expire at this one."""
+        second = deadline // 1000
+        bucket = self._seconds.get(second)
         if bucket is None:
-            bucket = self._buckets[second] = set()
-            heapq.heappush(self._seconds, second)
-        bucket.add(key)
+            self._seconds[second] = {key}
+            heapq.heappush(self._order, second)
+        elif type(bucket) is dict:
+            bucket.setdefault(deadline, set()).add(key)
+        else:
+            bucket.add(key)  # type: ignore[union-attr]
 
-    def discard(self, key: K) -> None:
-        """Forget the key's deadline, if it has one."""
-        self._leave_bucket(key)
-        self.expires_at.pop(key, None)
+    def split_if_large(self, deadline: int, deadline_of: dict[K, float]) -> None:
+        """Split the second of this deadline if it holds many keys."""
+        bucket = self._seconds[deadline // 1000]
+        if type(bucket) is set and len(bucket) > LARGE:
+            self._split(deadline // 1000, deadline_of)
 
-    def _leave_bucket(self, key: K) -> None:
-        expires_at = self.expires_at.get(key)
-        if expires_at is None:
-            return
-        second = int(expires_at)
-        bucket = self._buckets.get(second)
-        if bucket is None:
-            return
-        bucket.discard(key)
+    def remove(self, key: K, deadline: int) -> None:
+        """Take out a key that has this deadline."""
+        second = deadline // 1000
+        bucket = self._seconds[second]
+        if type(bucket) is dict:
+            keys = bucket[deadline]
+            keys.remove(key)
+            if not keys:
+                del bucket[deadline]
+        else:
+            bucket.remove(key)  # type: ignore[union-attr]
         if not bucket:
-            del self._buckets[second]
-            if len(self._seconds) > 2 * len(self._buckets) + 100:
-                self._seconds = list(self._buckets)
-                heapq.heapify(self._seconds)
+            del self._seconds[second]
+            if len(self._order) > 2 * len(self._seconds) + 100:
+                self._order = list(self._seconds)
+                heapq.heapify(self._order)
 
-    def earliest(self) -> float | None:
+    def earliest(self) -> int | None:
         """A moment before which no key expires, or None if no key ever does.
 
         It may be early by less than a second, never late.
         """
-        while self._seconds and self._seconds[0] not in self._buckets:
-            heapq.heappop(self._seconds)
-        begun = self._begun[0][0] if self._begun else None
-        bucket = self._seconds[0] if self._seconds else None
-        if begun is None or bucket is None:
-            return bucket if begun is None else begun
-        return min(begun, bucket)
+        while self._order and self._order[0] not in self._seconds:
+            heapq.heappop(self._order)
+        if not self._order:
+            return None
+        bucket = self._seconds[self._order[0]]
+        return min(bucket) if type(bucket) is dict else self._order[0] * 1000
 
-    def take_due(self, now: float, limit: int) -> list[K]:
-        """Return up to `limit` keys whose deadline has come; their deadlines are forgotten.
-
-        Does at most about `limit` steps. Fewer keys than that may come back while more are
-        due: ask again until `earliest()` lies ahead.
-        """
-        self._begin(now, limit)
-        due: list[K] = []
-        while self._begun and self._begun[0][0] <= now and limit > 0:
-            expires_at, _, key = heapq.heappop(self._begun)
-            limit -= 1
-            if self.expires_at.get(key) == expires_at:  # else it was replaced or forgotten
-                self.discard(key)
-                due.append(key)
+    def count_due(self, now: int, deadline_of: dict[K, float]) -> int:
+        """Return how many keys have a deadline that has come by `now`."""
+        due = 0
+        for second in self._begun(now // 1000):
+            moments = self._moments(second, now, deadline_of)
+            if moments is None:
+                due += sum(map(len, self._all(second)))
+            else:
+                due += sum(len(keys) for moment, keys in moments.items() if moment <= now)
         return due
 
-    def _begin(self, now: float, limit: int) -> None:
-        """Move up to `limit` keys of the seconds that have begun from their buckets to the heap."""
-        while self._seconds and self._seconds[0] <= now and limit > 0:
-            second = self._seconds[0]
-            bucket = self._buckets.get(second, set())
-            while bucket and limit > 0:
-                key = bucket.pop()
-                heapq.heappush(self._begun, (self.expires_at[key], next(self._ticket), key))
-                limit -= 1
-            if bucket:
-                return  # the rest is for the next call
-            heapq.heappop(self._seconds)
-            self._buckets.pop(second, None)
-            self._begun_until = max(self._begun_until, second + 1)
+    def find_due(self, now: int, limit: int, deadline_of: dict[K, float]) -> list[K]:
+        """Return up to `limit` keys whose deadline has come, about the earliest first."""
+        found: list[K] = []
+        for second in sorted(self._begun(now // 1000)):
+            moments = self._moments(second, now, deadline_of)
+            for keys in self._all(second) if moments is None else _due(moments, now):
+                found += islice(keys, limit - len(found))
+                if len(found) == limit:
+                    return found
+        return found
 
-    def check(self) -> None:
-        """Raise AssertionError unless every deadline waits where it will be found."""
-        waiting = {key for bucket in self._buckets.values() for key in bucket}
-        assert sum(map(len, self._buckets.values())) == len(waiting), "a key waits in two buckets"
-        for second, bucket in self._buckets.items():
-            assert all(int(self.expires_at[key]) == second for key in bucket), (
-                "a key in a wrong bucket"
-            )
-        begun = {
-            key for expires_at, _, key in self._begun if self.expires_at.get(key) == expires_at
-        }
-        assert waiting | begun == self.expires_at.keys(), "a deadline waits nowhere"
-        assert all(self._buckets.values()), "an empty bucket is kept"
-        assert set(self._seconds) >= self._buckets.keys(), "a bucket that would never be looked at"
+    def _moments(self, second: int, now: int, deadline_of: dict[K, float]) -> _Moments[K] | None:
+        """Return the milliseconds of a second that has begun, or None if it is over."""
+        if second < now // 1000:
+            return None
+        bucket = self._seconds[second]
+        if type(bucket) is not dict:
+            bucket = self._split(second, deadline_of)
+        return bucket
+
+    def _split(self, second: int, deadline_of: dict[K, float]) -> _Moments[K]:
+        moments: _Moments[K] = {}
+        for key in self._seconds[second]:
+            moments.setdefault(round(deadline_of[key] * 1000), set()).add(key)  # type: ignore
+        self._seconds[second] = moments
+        return moments
+
+    def _all(self, second: int) -> list[set[K]]:
+        bucket = self._seconds[second]
+        return list(bucket.values()) if type(bucket) is dict else [bucket]  # type: ignore[list-item]
+
+    def _begun(self, now: int) -> Iterator[int]:
+        """Yield the seconds up to `now` that have a bucket.
+
+        In a heap, what stands below a number is not smaller: so this looks at no more than
+        about twice as many as there are.
+        """
+        seen, to_see = set(), [0]
+        while to_see:
+            place = to_see.pop()
+            if place < len(self._order) and self._order[place] <= now:
+                second = self._order[place]
+                to_see += (2 * place + 1, 2 * place + 2)
+                if second in self._seconds and second not in seen:
+                    seen.add(second)
+                    yield second
+
+    def check(self, deadline_of: dict[K, float]) -> None:
+        """Raise AssertionError unless each of these deadlines waits where it will be found."""
+        waiting: dict[K, int] = {}
+        for second, bucket in self._seconds.items():
+            assert bucket, "an empty second is kept"
+            for moment, keys in (
+                bucket.items() if isinstance(bucket, dict) else [(second * 1000, bucket)]
+            ):
+                assert keys, "an empty millisecond is kept"
+                assert moment // 1000 == second
+                for key in keys:
+                    assert key not in waiting, "a key waits in two places"
+                    waiting[key] = moment if isinstance(bucket, dict) else second
+        assert waiting.keys() == deadline_of.keys(), "a deadline waits nowhere"
+        for key, place in waiting.items():
+            deadline = round(deadline_of[key] * 1000)
+            assert place in (deadline, deadline // 1000), "a key in a wrong place"
+        assert set(self._order) >= self._seconds.keys(), "a second that would never be looked at"
+
+
+def _due(moments: _Moments[K], now: int) -> list[set[K]]:
+    return [moments[moment] for moment in sorted(moments) if moment <= now]

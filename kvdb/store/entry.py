@@ -27,7 +27,7 @@ TABLE_SHARE: Final = 96
 TUPLE_KEY_COST: Final = 64
 DEADLINE_COST: Final = 144  # a slot in a dict, one in a set, a float
 CLIENT_FLAGS_COST: Final = 96  # a slot in a dict, an int
-VERSION_COST: Final = 96
+NOTE_COST: Final = 96
 
 
 def entry_cost(key: Key, value: bytes) -> int:
@@ -65,17 +65,62 @@ class Entry(NamedTuple):
     client_flags: int = 0  # memcached's number per value
 
 
+class Cause(enum.Enum):
+    """Why an entry is what it is now."""
+
+    SET = "set"
+    """Its value was written, by whatever command."""
+    DEADLINE = "deadline"
+    """Its deadline was set, or taken away; the value is as before."""
+    DELETED = "deleted"
+    EXPIRED = "expired"
+    EVICTED = "evicted"
+    RENAMED = "renamed"
+    """It has come from another key, or gone to one."""
+    FLUSHED = "flushed"
+    TAKEN_BACK = "taken back"
+    """It holds again what it held before, because the disk refused what came since."""
+
+
 class Change(NamedTuple):
-    """One fact of the change feed: what the key holds now, or that it is gone."""
+    """One fact of the change feed: what a key holds now, or that it is gone, and why."""
 
     key: Key
-    entry: Entry | None
+    value: bytes | None  # None: gone
+    expires_at: float | None = None
+    client_flags: int = 0
+    cause: Cause = Cause.SET
+
+    @property
+    def entry(self) -> Entry | None:
+        """The entry as it is now; None if it is gone."""
+        if self.value is None:
+            return None
+        return Entry(self.value, self.expires_at, self.client_flags)
 
 
 class Flush(NamedTuple):
     """One fact of the change feed: a database (None: every one) is empty now."""
 
     db: int | None
+    cause: Cause = Cause.FLUSHED
 
 
-Listener = Callable[[Sequence[Change | Flush]], None]
+Listener = Callable[[int, Sequence[Change | Flush]], None]
+"""Takes the number of a step and its facts. Steps are numbered from 1 on, without gaps."""
+
+
+def milliseconds(moment: float) -> int:
+    """Return a moment (Unix seconds) in whole milliseconds: the last that has come by then.
+
+    `ms <= milliseconds(now)` if and only if `ms / 1000 <= now`, whatever floats do to the product.
+    """
+    whole = int(moment * 1000)
+    if (whole + 1) / 1000 <= moment:
+        return whole + 1
+    return whole - (whole / 1000 > moment)
+
+
+def has_come(expires_at: float | None, now: float) -> bool:
+    """Tell whether a deadline has come: from that very moment on, the key is gone."""
+    return expires_at is not None and expires_at <= now

@@ -1,90 +1,113 @@
-"""Scans under way: the lists of keys behind SCAN's cursors."""
+"""SCAN's index: all keys of a database in the order of a stable hash of their names.
+
+A cursor is a place in that order, so it needs nothing that is kept for its scan: any number of
+scans go on side by side, and a cursor stays good after a restart. The index is built when
+somebody scans, follows every key that comes and goes, and is dropped when nobody has scanned
+for a while.
+"""
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final, NamedTuple
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+from zlib import crc32
 
-from kvdb.errors import INVALID_CURSOR, CommandError
 from kvdb.store.entry import Key, split_key
 
-MAX_SCANS: Final = 1_000
-MAX_BYTES: Final = 64 * 1024 * 1024
-"""What the lists of all unfinished scans may keep together, the names of deleted keys included."""
+HASHES: Final = 1 << 32
+"""How many different hashes there are; a cursor is below it, so a double holds it exactly."""
 
-_POSITIONS: Final = 1 << 32  # a cursor is the scan's number * this + a position in its list
-
-
-class _Scan(NamedTuple):
-    db: int
-    insertions: int
-    keys: list[Key]
-    bytes: int
+_PER_BUCKET: Final = 32  # keys, about: sorted when they are asked for
+_LEAST_ROOM: Final = 256  # keys
+_BUILT_AT_A_TIME: Final = 2_000  # keys; then other threads have the interpreter
 
 
-class Scans:
-    """Unfinished scans by number, the least recently continued first. Not thread-safe: the store's lock guards it."""
+def hash_of(key: Key) -> int:
+    """Return a key's place in the order of a scan."""
+    return crc32(split_key(key)[1])
 
-    def __init__(self) -> None:
-        self._scans: OrderedDict[int, _Scan] = OrderedDict()
-        # Numbered from a random start, so that a cursor from before a restart is refused
-        # instead of continuing somebody else's scan.
-        self._first = self._last = self._last_forgotten = secrets.randbelow(1 << 30)
 
-    def begin(self, db: int, insertions: int, list_keys: Callable[[int], list[Key]]) -> int:
-        """Return the cursor of a new scan of a database.
+class ScanIndex:
+    """The keys of one database by hash, in buckets. Not thread-safe: the store's lock guards it.
 
-        `insertions` is how often a key has come into being: while it stays the same, scans
-        share one list.
+    Only `build()` is called without that lock, by one thread, before the index is used.
+    """
+
+    def __init__(self, expected: int) -> None:
+        """`expected` is about how many keys there will be."""
+        self._room = max(_LEAST_ROOM, 8 * expected)
+        self._keys = 0
+        bits = max(0, (expected // _PER_BUCKET).bit_length())
+        self._shift = 32 - bits
+        self._buckets: list[list[Key]] = [[] for _ in range(1 << bits)]
+        self.idle_passes = 0
+        """How often somebody has looked since the last scan and found that there was none."""
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes: a list for each bucket, a place for each key."""
+        return len(self._buckets) * (64 + 8 * _PER_BUCKET)
+
+    def build(self, keys: list[Key]) -> None:
+        """Add all these keys, letting go of the interpreter between slices."""
+        for start in range(0, len(keys), _BUILT_AT_A_TIME):
+            for key in keys[start : start + _BUILT_AT_A_TIME]:
+                self.add(key)
+            time.sleep(0)
+
+    def catch_up(self, log: Iterable[tuple[bool, Key]]) -> None:
+        """Add (True) and discard (False) keys in this order."""
+        for came, key in log:
+            if came:
+                self.add(key)
+            else:
+                self.discard(key)
+
+    def add(self, key: Key) -> None:
+        """Add a key that is not there."""
+        self._buckets[hash_of(key) >> self._shift].append(key)
+        self._keys += 1
+
+    def discard(self, key: Key) -> None:
+        """Take out a key that is there."""
+        self._buckets[hash_of(key) >> self._shift].remove(key)
+        self._keys -= 1
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether there are many more keys than it was made for: its buckets are too long."""
+        return self._keys > self._room
+
+    def page(self, cursor: int, count: int, wanted: Callable[[Key], bool]) -> tuple[int, list[Key]]:
+        """Return the next cursor (0: the end), and about `count` wanted keys from this one on.
+
+        Looks at about `count` keys. Keys of one hash come together, because the cursor cannot
+        tell them apart.
         """
-        newest = self._scans.get(self._last)
-        if newest and (newest.db, newest.insertions) == (db, insertions):
-            scan = newest
-        else:
-            keys = list_keys(db)
-            scan = _Scan(db, insertions, keys, _estimate_bytes(keys))
-        self._last += 1
-        self._scans[self._last] = scan
-        while len(self._scans) > 1 and (
-            len(self._scans) > MAX_SCANS or self._kept_bytes() > MAX_BYTES
-        ):
-            self._scans.popitem(last=False)
-        return self._last * _POSITIONS
+        self.idle_passes = 0
+        page: list[Key] = []
+        looked_at, last = 0, -1
+        for number in range(cursor >> self._shift, len(self._buckets)):
+            for place, key in sorted(
+                ((hash_of(key), key) for key in self._buckets[number]), key=_place
+            ):
+                if place < cursor:
+                    continue
+                if looked_at >= count and place != last:
+                    return place, page
+                looked_at, last = looked_at + 1, place
+                if wanted(key):
+                    page.append(key)
+        return 0, page
 
-    def _kept_bytes(self) -> int:
-        lists = {id(scan.keys): scan.bytes for scan in self._scans.values()}
-        return sum(lists.values())
-
-    def continue_(self, cursor: int, count: int, db: int) -> tuple[int, list[Key]]:
-        """Return the next cursor (0: the scan has ended) and the keys at this one.
-
-        Raises CommandError if the cursor belongs to no scan that is remembered.
-        """
-        number, position = divmod(cursor, _POSITIONS)
-        scan = self._scans.get(number)
-        if scan is None:
-            if self._first < number <= self._last_forgotten:
-                return 0, []  # a flush took all that was left of it
-            raise CommandError(INVALID_CURSOR)
-        if scan.db != db:
-            raise CommandError(INVALID_CURSOR)
-        self._scans.move_to_end(number)
-        end = position + count
-        if end < len(scan.keys):
-            return number * _POSITIONS + end, scan.keys[position:end]
-        del self._scans[number]
-        return 0, scan.keys[position:end]
-
-    def forget_all(self) -> None:
-        """End every scan: there are no keys left to be returned."""
-        self._scans.clear()
-        self._last_forgotten = self._last
+    def check(self, keys: set[Key]) -> None:
+        """Raise AssertionError unless it holds exactly these keys, each in its bucket."""
+        held = [key for bucket in self._buckets for key in bucket]
+        assert sorted(held, key=split_key) == sorted(keys, key=split_key), "index and keys differ"
+        for number, bucket in enumerate(self._buckets):
+            assert all(hash_of(key) >> self._shift == number for key in bucket), "a wrong bucket"
 
 
-def _estimate_bytes(keys: list[Key]) -> int:
-    """Return what a list and its names take: exactly for short lists, else from a sample."""
-    sample = keys if len(keys) <= 10_000 else keys[:: len(keys) // 10_000]
-    names = sum(len(split_key(key)[1]) for key in sample)
-    return 8 * len(keys) + names * len(keys) // max(1, len(sample))
+def _place(place_and_key: tuple[int, Key]) -> int:
+    return place_and_key[0]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Set
+from typing import Final
 
 from kvdb.store.entry import Key
+
+MAX_TOKENS: Final = 100_000
+"""Tokens that are remembered, about 10 MB. Whoever holds an older one is told that the key has
+changed, and reads it again: what the readers of a cache remember may not cost it an entry."""
 
 
 class Versions:
@@ -14,22 +20,17 @@ class Versions:
     more. Not thread-safe: the store's lock guards it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, started_at: float) -> None:
+        """`started_at` (Unix seconds) keeps tokens from being those of an earlier run."""
         self.notes: dict[Key, object] = {}
-        self._tokens: dict[Key, int] = {}  # of keys that exist
+        self._tokens: dict[Key, int] = {}  # of keys that exist, the oldest first
         self._absent: dict[Key, int] = {}  # of keys that do not: only while somebody watches them
         self._watchers: dict[Key, int] = {}  # how many
-        self._last = 0
+        # 2**24 tokens a second are more than we can give out, so that a later start has larger
+        # ones; should the clock have gone back, the random part makes a repetition unlikely.
+        self._last = (max(0, int(started_at)) << 24) + secrets.randbelow(1 << 24)
         self.idle = True
         """Whether nothing is kept that a write would have to take away."""
-
-    def __len__(self) -> int:
-        """How many things of existing keys are kept; each costs VERSION_COST."""
-        return len(self._tokens) + len(self.notes)
-
-    def kept_for(self, key: Key) -> int:
-        """Return how many of them are this key's."""
-        return (key in self._tokens) + (key in self.notes)
 
     def token(self, key: Key, exists: bool) -> int:
         """Return the key's token, a new one if need be; 0 if it is absent and nobody watches it."""
@@ -41,6 +42,8 @@ class Versions:
             self.idle = False
             self._last += 1
             token = tokens[key] = self._last
+            if len(self._tokens) > MAX_TOKENS:
+                del self._tokens[next(iter(self._tokens))]
         return token
 
     def is_current(self, key: Key, token: int, exists: bool) -> bool:
@@ -56,14 +59,15 @@ class Versions:
             self._absent.pop(key, None)
 
     def set_note(self, key: Key, note: object) -> None:
-        """Attach something to the present version of an existing key."""
-        self.idle = False
-        self.notes[key] = note
+        """Attach something to the present version of an existing key; None takes it away."""
+        if note is None:
+            self.notes.pop(key, None)
+        else:
+            self.idle = False
+            self.notes[key] = note
 
     def detach(self, key: Key) -> None:
         """Break the key's token and drop its note: it is being written."""
-        if self.idle:
-            return
         if self._tokens:
             self._tokens.pop(key, None)
         if self._absent:

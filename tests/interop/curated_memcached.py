@@ -469,8 +469,8 @@ SCENARIOS: dict[str, str] = {
         md k I
         md k I
         mg k v s
-        ms k 3 C99999999|old
-        ms k 3 C99999999 I|old
+        ms k 3 C9999999999999999999|old
+        ms k 3 C9999999999999999999 I|old
         mg k v
         ms k 5 T0 c|again
         mg k v

@@ -1,0 +1,93 @@
+"""The log: written by a thread of its own, and not line by line for what strangers do.
+
+Whoever reads our standard error may stop doing so (a pipe that nobody empties): then lines are
+dropped and counted, and nobody who serves clients waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+_MOST_WAITING: Final = 1_000
+"""Lines that may wait to be written; the rest is dropped and counted."""
+
+_AT_THE_END: Final = 1.0
+"""Seconds that the last lines have to be written."""
+
+MINUTE: Final = 60.0
+
+
+class QueuedLog(logging.handlers.QueueHandler):
+    """Hands records to a thread that writes them with another handler; never waits."""
+
+    queue: queue.Queue[logging.LogRecord]
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__(queue.Queue(_MOST_WAITING))
+        self._target = target
+        self._dropped = 0  # a sum that is not exact does no harm
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread.start()
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Called by whoever logs."""
+        self._idle.clear()
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+    def _write(self) -> None:
+        while True:
+            self._target.handle(self.queue.get())
+            if self.queue.empty():
+                dropped, self._dropped = self._dropped, 0
+                if dropped:
+                    self._target.handle(_dropped_record(dropped))
+                self._idle.set()
+
+    def finish(self) -> None:
+        """Wait until everything is written, but not for long."""
+        self._idle.wait(_AT_THE_END)
+
+
+def _dropped_record(count: int) -> logging.LogRecord:
+    text = "%d lines of the log were dropped, because nobody read it"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (count,), None)
+
+
+class SparseLog:
+    """Logs the first of a kind, then at most one line a minute with how many there were.
+
+    `_lock` guards the counts.
+    """
+
+    _MOST_KINDS: Final = 1_000  # counted apart: strangers may have many addresses
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._kinds: dict[str, tuple[float, int]] = {}  # when the last line was, how many since
+
+    def warn(self, log: logging.Logger, kind: str, text: str) -> None:
+        """Log this, unless something of that kind was logged within the last minute."""
+        now = self._monotonic()
+        with self._lock:
+            last, more = self._kinds.get(kind, (-MINUTE, 0))
+            if now < last + MINUTE:
+                self._kinds[kind] = (last, more + 1)
+                return
+            if len(self._kinds) >= self._MOST_KINDS:
+                self._kinds.clear()
+            self._kinds[kind] = (now, 0)
+        if more:
+            text += f" ({more:,} more like this since the last line)"
+        log.warning("%s", text)

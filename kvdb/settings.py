@@ -1,0 +1,281 @@
+"""The settings: one table that the flags, the environment variables and the help are made of."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kvdb.config import MB, Config, Fsync
+
+LOG_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "verbose": logging.DEBUG,
+    "notice": logging.INFO,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+"""Ours (info and error) and Redis's (verbose and notice)."""
+
+_LINK: Final = re.compile(r"[a-z]+://")
+"""What Kubernetes and Docker set KVDB_PORT to for a service that is called kvdb: tcp://10.0.0.7:4242."""
+
+_SERVICE: Final = re.compile(r"KVDB_(\w+_)?(SERVICE_(HOST|PORT)\w*|PORT_\d+_\w+|ENV_\w+|NAME)")
+"""What else they set."""
+
+
+class BadSetting(Exception):
+    """A setting cannot be used; the text is one sentence that names its flag and its variable."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: what it is called, how its text is read, and what is said of it.
+
+    `read` returns the value, or raises ValueError; `wanted` says what it takes.
+    """
+
+    field: str  # of Config
+    flag: str  # the positional argument has none: it is called DATA
+    metavar: str  # empty: a switch
+    wanted: str
+    read: Callable[[str], Any]
+    help: str
+    default: str = ""  # as the help has it; where empty, Config's
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that stands for the flag."""
+        return "KVDB_" + self.flag.lstrip("-").upper().replace("-", "_")
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.flag} ({self.variable})"
+
+    def parse(self, text: str) -> Any:
+        """Return the value that a text means. Raises BadSetting."""
+        try:
+            return self.read(text)
+        except (ValueError, KeyError, OverflowError):
+            raise BadSetting(f"{self.name} must be {self.wanted}, not {text!r}") from None
+
+    def from_environment(self, environment: Mapping[str, str]) -> Any:
+        """Return the value that the variable gives, or None. An empty one counts as not set."""
+        text = environment.get(self.variable, "")
+        if not text or (self.read is _port and _LINK.match(text)):
+            return None
+        return self.parse(text)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 2**40:
+        raise ValueError
+    return number
+
+
+def _megabytes(text: str) -> int:
+    return round(_number(text) * MB)
+
+
+def _some_megabytes(text: str) -> int:
+    size = _megabytes(text)
+    if not size:
+        raise ValueError
+    return size
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise ValueError
+    return int(text)
+
+
+def _database(text: str) -> int:
+    if not re.fullmatch(r"[0-9]|1[0-5]", text):
+        raise ValueError
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
+
+
+def _switch(text: str) -> bool:
+    return {"1": True, "true": True, "yes": True, "on": True}.get(text.lower()) or not {
+        "0": True, "false": True, "no": True, "off": True,
+    }[text.lower()]  # fmt: skip
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError
+    return text.lower()
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError
+    return Path(text).expanduser()
+
+
+def _host(text: str) -> str:
+    if not text.strip() or any(character.isspace() for character in text):
+        raise ValueError
+    return text
+
+
+_A_PORT: Final = "a number from 0 to 65535"
+_SIZE: Final = "a number of megabytes"
+_SECONDS: Final = "a number of seconds"
+_FSYNCS: Final = [fsync.value for fsync in Fsync]
+
+SETTINGS: Final = (
+    Setting("data", "DATA", "DATA", "the path of a file", _path,
+            "the file that keeps the data"),
+    Setting("host", "--host", "ADDRESS", "an address or a name", _host,
+            "address to listen on"),
+    Setting("port", "--port", "PORT", _A_PORT, _port,
+            "main port; 0: a free one"),
+    Setting("memcached_port", "--memcached-port", "PORT", _A_PORT, _port,
+            "port for memcached clients (usual: 11211)", "closed"),
+    Setting("haus_port", "--haus-port", "PORT", _A_PORT, _port,
+            "port for the Haus protocol (usual: 9888)", "closed"),
+    Setting("http_port", "--http-port", "PORT", _A_PORT, _port,
+            "port for HTTP (usual: 8000)", "closed"),
+    Setting("memcached_db", "--memcached-db", "N", "a number from 0 to 15", _database,
+            "database that memcached clients see"),
+    Setting("haus_db", "--haus-db", "N", "a number from 0 to 15", _database,
+            "database that Haus clients see"),
+    Setting("http_hosts", "--http-hosts", "NAME,NAME", "names, separated by commas", _names,
+            "names, beside localhost and addresses, by which browsers may reach the HTTP port",
+            "none"),
+    Setting("fsync", "--fsync", "WHEN", " or ".join(_FSYNCS), lambda text: Fsync(text).value,
+            f"when a change is in the journal: {', '.join(_FSYNCS)}"),
+    Setting("max_bytes", "--max-mb", "MB", _SIZE, _megabytes,
+            "byte budget in MB; the least recently used keys go first; 0: no limit", "64"),
+    Setting("max_client_bytes", "--max-client-mb", "MB", _SIZE, _megabytes,
+            "what clients' buffers and queues may take together, beside the budget, in MB; "
+            "0: no limit", "64"),
+    Setting("max_value_bytes", "--max-value-mb", "MB", _SIZE + " above 0", _some_megabytes,
+            "longest value in MB", "16"),
+    Setting("snapshot_interval", "--snapshot-interval", "SECONDS", _SECONDS, _number,
+            "seconds between snapshots; 0: only at the end and on SAVE", "60"),
+    Setting("in_memory", "--in-memory", "", "1 or 0", _switch, "keep nothing on disk"),
+    Setting("max_clients", "--max-clients", "N", "a number above 0", _positive,
+            "connections at a time"),
+    Setting("idle_timeout", "--idle-timeout", "SECONDS", _SECONDS, _number,
+            "end connections that are silent for so long; 0: never", "0"),
+    Setting("password_file", "--password-file", "FILE", "the path of a file", _path,
+            "file whose first line is the password that clients must give; the variable "
+            "KVDB_PASSWORD may hold the password itself", "none"),
+    Setting("no_protection", "--no-protection", "", "1 or 0", _switch,
+            "allow an address other than loopback without a password"),
+    Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), _log_level,
+            f"one of {', '.join(LOG_LEVELS)}"),
+)  # fmt: skip
+
+BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}
+
+PASSWORD_VARIABLE: Final = "KVDB_PASSWORD"
+"""Not a flag: everybody on the machine sees the arguments of a process."""
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like settings and are none."""
+    known = {setting.variable for setting in SETTINGS} | {PASSWORD_VARIABLE}
+    return sorted(
+        name
+        for name in environment
+        if name.startswith("KVDB_") and name not in known and not _SERVICE.fullmatch(name)
+    )
+
+
+def configure(given: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[Config, list[str]]:
+    """Return the configuration, and remarks on what has no effect.
+
+    `given` is what stands on the command line, by field; it counts more than the environment.
+    Raises BadSetting.
+    """
+    from_variables = {
+        setting.field: value
+        for setting in SETTINGS
+        if (value := setting.from_environment(environment)) is not None
+    }
+    values = {**from_variables, **given}
+    if values.get("in_memory") and "data" in values:
+        both_given = "in_memory" in given and "data" in given
+        neither_given = "in_memory" not in given and "data" not in given
+        if both_given or neither_given:
+            raise BadSetting(
+                f"{BY_FIELD['data'].name} and {BY_FIELD['in_memory'].name} exclude each other"
+            )
+        if "data" in given:
+            values["in_memory"] = False
+    config = Config(
+        **{
+            field: value
+            for field, value in values.items()
+            if field not in ("in_memory", "password_file", "no_protection")
+        }
+    )
+    if values.get("in_memory"):
+        config.data = None
+    config.protected = not values.get("no_protection", False)
+    config.password = _password(values.get("password_file"), environment)
+    _check_ports(config)
+    return config, _check_persistence(config, values)
+
+
+def _password(path: Path | None, environment: Mapping[str, str]) -> str | None:
+    given = environment.get(PASSWORD_VARIABLE) or None
+    if path is None:
+        return given
+    name = BY_FIELD["password_file"].name
+    if given is not None:
+        raise BadSetting(f"{name} and {PASSWORD_VARIABLE} both give a password: give one of them")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"cannot read the password from {path}, as {name} says: {error}") from None
+    if not lines or not lines[0]:
+        raise BadSetting(f"the first line of {path} is empty, and {name} says it is the password")
+    return lines[0]
+
+
+def _check_ports(config: Config) -> None:
+    taken: dict[int, Setting] = {}
+    for field in ("port", "memcached_port", "haus_port", "http_port"):
+        port, setting = getattr(config, field), BY_FIELD[field]
+        if port:
+            if port in taken:
+                raise BadSetting(f"{taken[port].name} and {setting.name} are both {port}")
+            taken[port] = setting
+
+
+def _check_persistence(config: Config, values: Mapping[str, Any]) -> list[str]:
+    """Refuse a promise that would not be kept; return remarks on what has no effect."""
+    remarks = []
+    if "fsync" in values and not (config.data and config.is_journal):
+        kept = "nothing is kept on disk" if config.data is None else f"{config.data} is a snapshot"
+        raise BadSetting(
+            f"{BY_FIELD['fsync'].name} is for a journal (a file that ends in .sqlite or .db), and {kept}"
+        )
+    if "snapshot_interval" in values and (config.data is None or config.is_journal):
+        kept = "nothing is kept on disk" if config.data is None else f"{config.data} is a journal"
+        remarks.append(f"{BY_FIELD['snapshot_interval'].name} has no effect: {kept}")
+    if config.http_hosts and config.http_port is None:
+        remarks.append(f"{BY_FIELD['http_hosts'].name} has no effect without --http-port")
+    return remarks

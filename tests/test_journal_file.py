@@ -1,0 +1,357 @@
+"""What the journal notices: damage, files that are gone or replaced, a disk that lags behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+from unittest import mock
+
+from kvdb.persistence import PersistenceError
+from kvdb.persistence.journal import QUEUE_BYTES, Fsync, Journal
+from kvdb.persistence.lockfile import LockFile
+from kvdb.persistence.rows import DamagedRow, decode_row, encode_row
+from kvdb.store import Store
+from kvdb.store.entry import Entry, Key
+from tests.journal_case import Gate, JournalCase, until
+from tests.store_case import contents
+
+
+class RowTest(JournalCase):
+    def test_a_row_says_what_was_encoded(self) -> None:
+        for key, entry in SAMPLES:
+            with self.subTest(key=key, entry=entry):
+                self.assertEqual(decode_row(encode_row(key, entry)), (key, entry))
+
+    def test_no_part_of_a_row_can_change_unnoticed(self) -> None:
+        changes = (1, "other", b"other", 5.5, 3)
+        for key, entry in SAMPLES:
+            row = encode_row(key, entry)
+            for column, change in enumerate(changes):
+                if row[column] != change:
+                    changed = (*row[:column], change, *row[column + 1 :])
+                    with self.subTest(row=row, column=column), self.assertRaises(DamagedRow):
+                        decode_row(changed)
+
+    def test_a_byte_that_moves_from_the_key_to_the_value_is_noticed(self) -> None:
+        _, _, _, *rest = encode_row(b"ab", Entry(b"c"))
+        with self.assertRaises(DamagedRow):
+            decode_row((0, "a", "bc", *rest))
+
+
+SAMPLES: list[tuple[Key, Entry]] = [
+    (b"k", Entry(b"v")),
+    (b"", Entry(b"")),
+    (b"\xff\0", Entry(b"\0\xfe", 1_000_010.125, 7)),
+    ((3, b"k"), Entry(b"v", None, 2**32 - 1)),
+]
+
+
+class DamageTest(JournalCase):
+    """Whatever is damaged on the disk, the next start says so."""
+
+    def killed(self, fsync: Fsync = Fsync.ALWAYS) -> None:
+        """Leave the files as a server leaves them that is killed."""
+        self.open_with_lock(fsync)
+        for number in range(50):
+            self.store.set(b"k%d" % number, b"balance %d" % number)
+            self.journal.save()
+        copy = self.folder / "copy"
+        copy.mkdir()
+        for path in self.folder.glob("data.sqlite*"):
+            shutil.copy(path, copy)
+        self.path = copy / self.path.name
+
+    def open_with_lock(self, fsync: Fsync) -> None:
+        self.store = Store(0, clock=self.clock)
+        self.lock = LockFile(self.path)
+        try:
+            self.journal = Journal(self.store, self.path, fsync, self.lock)
+            self.journal.load()
+        except PersistenceError:
+            os.close(self.lock._descriptor)  # as at the end of a process: the lock file stays
+            os.close(self.lock._data_descriptor)
+            raise
+        self.journal.start()
+        self.addCleanup(self.lock.release)
+        self.addCleanup(self.journal.stop)
+
+    def assert_refused(self, reason: str = "") -> None:
+        before = {path: path.read_bytes() for path in self.path.parent.glob("*.sqlite")}
+        with self.assertRaises(PersistenceError) as refused:
+            self.open_with_lock(Fsync.ALWAYS)
+        self.assertIn("left untouched", str(refused.exception))
+        self.assertIn(reason, str(refused.exception))
+        self.assertEqual(before, {path: path.read_bytes() for path in before})
+
+    def test_what_a_killed_server_left_is_all_there(self) -> None:
+        self.killed()
+        self.open_with_lock(Fsync.ALWAYS)
+        self.assertEqual(len(contents(self.store)), 50)
+
+    def test_a_changed_bit_anywhere_in_a_value_is_noticed(self) -> None:
+        self.open()
+        for number in range(50):
+            self.store.set(b"k%d" % number, b"balance %d" % number)
+        self.assertTrue(self.journal.stop())
+        whole = self.path.read_bytes()
+        dice = random.Random(11)
+        for _ in range(40):
+            value = whole.index(b"balance %d" % dice.randrange(50))
+            place = value + dice.randrange(len(b"balance "))
+            changed = bytes([whole[place] ^ 1 << dice.randrange(7)])
+            self.path.write_bytes(whole[:place] + changed + whole[place + 1 :])
+            with self.subTest(place=place):
+                self.assert_refused("is damaged")
+
+    def test_a_log_that_is_damaged_anywhere_is_noticed(self) -> None:
+        self.killed()
+        wal = self.path.with_name(self.path.name + "-wal")
+        whole = wal.read_bytes()
+        files = {path: path.read_bytes() for path in self.path.parent.iterdir()}
+        for place in range(0, len(whole), len(whole) // 60):
+            for path, content in files.items():
+                path.write_bytes(content)
+            wal.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+            with self.subTest(place=place):
+                self.store = Store(0, clock=self.clock)
+                lock = LockFile(self.path)
+                try:
+                    journal = Journal(self.store, self.path, Fsync.ALWAYS, lock)
+                    journal.load()
+                except PersistenceError as error:
+                    self.assertIn("is damaged", str(error))
+                else:  # a byte that nothing depends on
+                    self.assertEqual(len(contents(self.store)), 50)
+                    journal.stop()
+                lock.release()
+
+    def test_a_log_that_is_gone_is_noticed(self) -> None:
+        self.killed()
+        self.path.with_name(self.path.name + "-wal").unlink()
+        self.assert_refused("had been written")
+
+    def test_without_the_lock_file_one_goes_on_with_what_there_is(self) -> None:
+        self.killed()
+        self.path.with_name(self.path.name + "-wal").unlink()
+        self.path.with_name(self.path.name + ".lock").unlink()
+        self.open_with_lock(Fsync.ALWAYS)
+        self.assertEqual(contents(self.store), {})
+
+    def test_after_a_power_cut_only_what_was_synced_is_expected(self) -> None:
+        self.killed(Fsync.NEVER)
+        self.path.with_name(self.path.name + "-wal").unlink()
+        with mock.patch("kvdb.persistence.journal._boot", return_value="another"):
+            self.open_with_lock(Fsync.NEVER)
+        self.assertEqual(contents(self.store), {})
+
+    def test_a_row_that_is_gone_is_noticed(self) -> None:
+        self.killed()
+        database = sqlite3.connect(self.path)
+        database.execute("DROP TRIGGER deleted_by_hand")
+        database.execute("DELETE FROM entries WHERE key = 'k7'")
+        database.commit()
+        database.close()
+        self.assert_refused("49 entries instead of 50")
+
+
+class ByHandTest(JournalCase):
+    """Whoever changes rows with another program is not told of damage."""
+
+    def test_rows_may_be_inserted_updated_and_deleted(self) -> None:
+        self.open()
+        for name in (b"a", b"b", b"c"):
+            self.store.set(name, b"1")
+        self.assertTrue(self.journal.stop())
+        self.by_hand(
+            "UPDATE entries SET value = '2' WHERE key = 'a'",
+            "DELETE FROM entries WHERE key = 'b'",
+            "INSERT INTO entries (db, key, value) VALUES (0, 'd', '4')",
+        )
+        for _ in range(2):  # and from then on they are ours
+            self.open()
+            self.assertEqual(
+                {key: entry.value for key, entry in contents(self.store).items()},
+                {b"a": b"2", b"c": b"1", b"d": b"4"},
+            )
+            self.assertTrue(self.journal.stop())
+            self.assertNotIn(None, [checksum for (checksum,) in self.rows(columns="checksum")])
+
+    def test_a_file_of_version_1_is_taken_and_made_one_of_ours(self) -> None:
+        self.by_hand(
+            "CREATE TABLE entries (db INTEGER NOT NULL, key NOT NULL, value NOT NULL, "
+            "expires_at REAL, client_flags INTEGER NOT NULL, PRIMARY KEY (db, key)) WITHOUT ROWID",
+            "INSERT INTO entries VALUES (0, 'a', 'old', NULL, 7)",
+            "INSERT INTO entries VALUES (0, 'gone', 'v', 5, 0)",
+            "PRAGMA user_version = 1",
+        )
+        self.open()
+        self.assertEqual(contents(self.store), {b"a": Entry(b"old", None, 7)})
+        self.store.set(b"b", b"new")
+        self.reopen()
+        self.assertEqual(len(contents(self.store)), 2)
+        self.assertNotIn(None, [checksum for (checksum,) in self.rows(columns="checksum")])
+
+
+class FileIsGoneTest(JournalCase):
+    """A file that nobody can find any more keeps nothing, whatever is written to it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.folder / "data"
+        self.folder.mkdir()
+        self.path = self.folder / "data.sqlite"
+
+    def files(self) -> list[Path]:
+        return sorted(self.folder.glob("data.sqlite*"))
+
+    def test_a_removed_file_is_written_anew_with_all_that_there_is(self) -> None:
+        for fsync in Fsync:
+            with self.subTest(fsync):
+                self.open(fsync)
+                self.store.set(b"before", b"1")
+                self.journal.save()
+                for path in self.files():
+                    path.unlink()
+                with self.assertLogs("kvdb.persistence.journal", logging.ERROR) as logged:
+                    self.store.set(b"after", b"2")
+                    self.journal.save()
+                self.assertIn("was removed; writing all of it anew", logged.output[0])
+                self.assert_on_disk()
+                self.assertEqual(len(self.rows()), 2)
+                self.store.delete(b"before", b"after")
+                self.assertTrue(self.journal.stop())
+
+    def test_where_the_folder_is_gone_writes_are_refused_until_it_is_back(self) -> None:
+        self.open(Fsync.ALWAYS)
+        talk = self.talk()
+        self.assertEqual(talk.bytes("SET before 1\r\n"), b"+OK\r\n")
+        shutil.rmtree(self.folder)
+        with self.assertLogs("kvdb.persistence.journal", logging.ERROR):
+            self.assertIn(b"-MISCONF", talk.bytes("SET after 2\r\n"))
+            self.assertEqual(talk.bytes("GET before\r\nGET after\r\n"), b"$1\r\n1\r\n$-1\r\n")
+            self.assertIn("ERR", talk.error("SAVE"))
+            self.folder.mkdir()
+            until(lambda: self.path.exists())
+            self.journal.save()
+        self.assertEqual(talk.bytes("SET after 2\r\n"), b"+OK\r\n")
+        self.assertEqual(len(self.rows()), 2)
+
+    def test_another_file_in_its_place_is_not_touched(self) -> None:
+        self.open(Fsync.ALWAYS)
+        talk = self.talk()
+        self.assertEqual(talk.bytes("SET k 1\r\n"), b"+OK\r\n")
+        away = self.folder / "away"
+        os.rename(self.path, away)
+        self.path.write_bytes(b"somebody else's")
+        with self.assertLogs("kvdb.persistence.journal", logging.ERROR):
+            self.assertIn(b"another file has taken its place", talk.bytes("SET k 2\r\n"))
+        self.assertEqual(self.path.read_bytes(), b"somebody else's")
+        self.path.unlink()
+        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+            until(lambda: talk.bytes("SET k 3\r\n") == b"+OK\r\n")
+        self.assertEqual([row[2] for row in self.rows()], ["3"])
+
+    def test_a_removed_log_is_noticed_before_anything_is_lost_with_it(self) -> None:
+        self.open(Fsync.ALWAYS)
+        talk = self.talk()
+        self.assertEqual(talk.bytes("SET before 1\r\n"), b"+OK\r\n")
+        (self.folder / "data.sqlite-wal").unlink()
+        self.assertEqual(talk.bytes("SET after 2\r\n"), b"+OK\r\n")
+        copy = self.folder / "copy"
+        copy.mkdir()
+        for path in self.files():
+            shutil.copy(path, copy)
+        self.assertEqual(len(self.rows(copy / "data.sqlite")), 2)
+
+
+class LaggingDiskTest(JournalCase):
+    """What waits for the disk is bounded, in bytes and in age."""
+
+    def hold_the_disk(self) -> Gate:
+        """Have the disk stand still in the middle of a commit."""
+        gate = self.disk.before_commit = Gate()
+        self.addCleanup(gate.opened.set)
+        self.store.set(b"first", b"v")
+        self.journal.save_soon()
+        self.assertTrue(gate.reached.wait(10))
+        return gate
+
+    def test_whoever_writes_waits_while_too_much_is_waiting(self) -> None:
+        self.open()
+        gate = self.hold_the_disk()
+        self.assertFalse(self.journal.congested)
+        half = b"x" * (QUEUE_BYTES // 2)
+        self.store.set(b"a", half)
+        self.assertFalse(self.journal.congested)
+        written = threading.Event()
+
+        def write() -> None:
+            self.store.set(b"b", half)
+            self.journal.wait_for_room()
+            written.set()
+
+        with self.assertLogs("kvdb.persistence.journal", logging.WARNING) as logged:
+            writer = threading.Thread(target=write)
+            writer.start()
+            until(lambda: bool(logged.output))
+            self.assertTrue(self.journal.congested)
+            other = threading.Thread(target=self.journal.wait_for_room)  # has written nothing
+            other.start()
+            other.join(10)
+            self.assertFalse(written.is_set())
+            gate.opened.set()
+            writer.join(10)
+        self.assertTrue(written.is_set())
+        self.assertEqual(len(logged.output), 1)
+        self.assertIn("clients that write wait", logged.output[0])
+        self.assert_on_disk()
+        self.assertEqual((self.journal.held_bytes, self.journal.age), (0, 0.0))
+
+    def test_whoever_writes_waits_while_something_has_waited_for_long(self) -> None:
+        now = 0.0
+        self.open()
+        self.journal._monotonic = lambda: now
+        self.hold_the_disk()
+        self.store.set(b"k", b"v")
+        for now, congested in ((0.5, False), (1.0, True)):
+            self.assertEqual((self.journal.age, self.journal.congested), (now, congested))
+
+    def test_while_the_disk_refuses_nobody_waits_and_the_queue_does_not_grow(self) -> None:
+        self.open()
+        self.store.set(b"k", b"v")
+        self.journal.save()
+        self.disk.full = True
+        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+            self.store.set(b"k", b"w")
+            with self.assertRaises(PersistenceError):
+                self.journal.save()
+            big = b"x" * (QUEUE_BYTES // 4)
+            for number in range(12):
+                self.store.set(b"big%d" % number, big)
+                self.store.delete(b"big%d" % (number - 2))
+                self.assertFalse(self.journal.congested)
+                self.assertLessEqual(self.journal.held_bytes, 2 * QUEUE_BYTES)
+            self.disk.full = False
+            self.assert_on_disk()
+        self.assertEqual(len(self.rows()), 3)
+
+
+class SyncTest(JournalCase):
+    def test_each_mode_has_its_own_promise(self) -> None:
+        # 2 is FULL: each commit is synced. 1 is NORMAL: old after a power cut, but never torn.
+        for fsync, level in ((Fsync.ALWAYS, 2), (Fsync.EVERYSEC, 2), (Fsync.NEVER, 1)):
+            with self.subTest(fsync):
+                self.open(fsync)
+                database = self.journal._file._database
+                self.assertEqual(database.execute("PRAGMA synchronous").fetchone(), (level,))
+                self.assertEqual(database.execute("PRAGMA journal_mode").fetchone(), ("wal",))
+                self.assertTrue(self.journal.stop())
+
+    def test_a_new_file_is_for_its_owner_only(self) -> None:
+        self.open()
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
