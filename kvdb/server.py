@@ -31,7 +31,7 @@ _BACKLOG = 4096  # connections that may wait to be accepted, if the system allow
 RESERVED_DESCRIPTORS = 64
 """For the data file, the journal, the ports and whatever else the server itself has to open."""
 
-_STOP_POLL = 0.1  # seconds within which the accepting thread notices that it has to stop
+_STOP_POLL = 0.05  # seconds within which the accepting thread notices that it has to stop
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
