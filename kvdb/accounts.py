@@ -85,7 +85,7 @@ class Accounts:
 
     def wait_for_room(self, client: Client) -> None:
         """Wait, before more is received of a client that holds something, while that is too much."""
-        if not client.held or not self._over_since:
+        if not client.held or self._over_since is None:
             return
         with self._changed:
             while self._is_over_locked() and not client.closing:

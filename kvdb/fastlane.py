@@ -80,10 +80,10 @@ class FastLane:
         self._epoll = select.epoll()
         self._wake, self._woken = os.pipe()[::-1]
         self._epoll.register(self._woken, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="fast-lane", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="fast-lane", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Hand all connections back to their threads, and end. May be called again."""
@@ -92,8 +92,8 @@ class FastLane:
                 return
             self._stopping = True
         os.write(self._wake, b"x")
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self.thread.ident is not None:
+            self.thread.join()
         for parked in self._parked.values():
             parked.awake.release()
         self._parked.clear()

@@ -235,6 +235,7 @@ class Server(Door):
         if is_of_use():
             self.lane = FastLane(self.instance.monotonic, lambda: self.crowded, self._congested)
             self.lane.start()
+            self.instance.background.append(self.lane.thread)
         super().start()
 
     def stop(self, grace: float = 2.0) -> None:
@@ -285,13 +286,15 @@ class Connection(socketserver.BaseRequestHandler):
             close=lambda: self.server.end(self.request),
         )
         self.server.instance.admit(session)
-        dialect = self.server.new_dialect(session)
+        dialect: Dialect | None = None
         try:
+            dialect = self.server.new_dialect(session)
             self._converse(session, dialect)
         except OSError:
             pass  # the client is gone, or somebody ended the connection: nothing to be answered
         finally:
-            dialect.end()
+            if dialect is not None:
+                dialect.end()
             self.server.instance.dismiss(session)
 
     def _converse(self, session: Session, dialect: Dialect) -> None:

@@ -84,7 +84,7 @@ class Service:
                 door.server_close()
             if self._journal:
                 self._journal.stop()
-            self._release_lock()
+            self._release_lock(refused=True)
             raise
         self._threads.append(Reaper(self.store))
         self._threads.append(Periodic.every("housekeeping", 1.0, self.instance.housekeeping))
@@ -97,11 +97,11 @@ class Service:
     def start(self) -> None:
         """Serve from now on. Raises CannotStart or LoadingInterrupted if the data was to be loaded."""
         if self.loaded is None:
-            self.instance.loading = True
-            for door in self._all_doors():
-                door.start()
+            if self._takes_long_to_load():
+                self.instance.loading = True
+                for door in self._all_doors():
+                    door.start()
             self.loaded = self._load()
-            self.instance.loading = False
         # What is loaded stays: no garbage collection has to walk it again.
         gc.collect()
         gc.freeze()
@@ -111,12 +111,15 @@ class Service:
         for each in self._threads:
             each.start()
             self.instance.background.append(each.thread)
+        # Only now may anybody write: what the journal did not hear of would never be written down.
+        self.instance.loading = False
         for door in self._all_doors():
             if not door.started:
                 door.start()
 
     def stop(self, save: bool = True) -> bool:
         """Stop from the outside in; tell whether everything could be saved."""
+        started = bool(self.instance.background)
         self.instance.background.clear()
         for door in self._all_doors():
             door.stop()
@@ -125,7 +128,7 @@ class Service:
         saved = self.save() if save else True
         if self._journal:
             saved = self._journal.stop()
-        self._release_lock()
+        self._release_lock(refused=not started)
         return saved
 
     def save(self) -> bool:
@@ -160,9 +163,10 @@ class Service:
                 )  # fmt: skip
                 self.config.max_clients = most
 
-    def _release_lock(self) -> None:
+    def _release_lock(self, refused: bool = False) -> None:
+        """Let go of the data; after a start that was `refused`, what the lock file says stays."""
         if self._lock:
-            self._lock.release()
+            self._lock.release(keep_note=refused)
 
     def _open_data(self, path: Path) -> Snapshots | Journal:
         if self.config.is_journal:
@@ -192,13 +196,16 @@ class Service:
         except PersistenceError as error:
             raise CannotStart(str(error)) from None
 
+    def _takes_long_to_load(self) -> bool:
+        path = self.persistence.path if self.persistence else None
+        return path is not None and path.exists() and path.stat().st_size > _LARGE_FILE
+
     def _load(self) -> int:
         if self.persistence is None or not self.persistence.path.exists():
             return 0
         path = self.persistence.path
-        size = path.stat().st_size
-        if size > _LARGE_FILE:
-            log.info("loading %s (%d MB)", path, size // MB)
+        if self._takes_long_to_load():
+            log.info("loading %s (%d MB)", path, path.stat().st_size // MB)
         progress = Progress(path, lambda: not self.stop_requests.empty())
         try:
             if self._journal:

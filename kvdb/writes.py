@@ -50,13 +50,14 @@ class PendingWrites:
         self._writes: dict[Key, bytes | None] = {}  # None: deleted
         self._read: dict[Key, int] = {}  # key -> its version when it was read first
         self._cost = 0
+        self._read_bytes = 0  # what the names of these keys take, about
         self._last_used = clock()
         self._ended = ""  # why, once the server has rolled it back
 
     @property
     def held_bytes(self) -> int:
         """What it keeps in memory, about."""
-        return self._cost + 100 * len(self._read)
+        return self._cost + self._read_bytes
 
     def put(self, key: Key, value: bytes) -> None:
         """Write a value. Raises TransactionEnded if that makes the transaction too large."""
@@ -91,6 +92,7 @@ class PendingWrites:
                     self._end_locked(f"it has read more than {MAX_READ} keys")
                     self._use_locked()
                 self._read[key] = self._store.watch(key)
+                self._read_bytes += entry_cost(key, b"")
             return self._store.get(key)
 
     def commit(self) -> None:
@@ -140,4 +142,4 @@ class PendingWrites:
         self._writes, self._cost = {}, 0
         for key in self._read:
             self._store.unwatch(key)
-        self._read = {}
+        self._read, self._read_bytes = {}, 0

@@ -245,6 +245,7 @@ class Session:
         self.penalty = 0.0  # seconds that the next replies are to be held back
         self.held = 0  # bytes, as Instance.accounts has them
         self.watched: dict[Key, int] = {}  # key -> its version when it was watched
+        self.watched_bytes = 0  # what these take, about
         self.transaction: Transaction | None = None
         self.writes: PendingWrites | None = None  # of an interactive transaction
         self.reset()
@@ -258,7 +259,7 @@ class Session:
     def queued_bytes(self) -> int:
         """What MULTI or START have queued."""
         queued = self.transaction.bytes if self.transaction else 0
-        return queued + (self.writes.held_bytes if self.writes else 0)
+        return queued + self.watched_bytes + (self.writes.held_bytes if self.writes else 0)
 
     def reset(self) -> None:
         """Go back to the state of a new connection (RESET)."""
@@ -298,6 +299,7 @@ class Session:
         for key in self.watched:
             self.store.unwatch(key)
         self.watched.clear()
+        self.watched_bytes = 0
 
     def execute(self, request: list[bytes]) -> Reply:
         """Carry out one request and return its reply; a refusal is returned, not raised."""

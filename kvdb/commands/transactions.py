@@ -7,7 +7,10 @@ from kvdb.commands.session import Session, Transaction, internal_error
 from kvdb.commands.table import ALL_KEYS, AT_ONCE, NONE, Command, command
 from kvdb.errors import CommandError
 from kvdb.replies import NIL_ARRAY, OK, Reply
-from kvdb.store.entry import Key
+from kvdb.store.entry import Key, split_key
+
+WATCHED_BYTES = 300
+"""What a watched key takes, about, beside its name."""
 
 MAX_WATCHED = 10_000
 """Keys that one connection may watch: each takes memory that no budget counts."""
@@ -81,6 +84,7 @@ def watch(session: Session, *keys: Key) -> Reply:
     for key in keys:
         if key not in session.watched:
             session.watched[key] = session.store.watch(key)
+            session.watched_bytes += len(split_key(key)[1]) + WATCHED_BYTES
     return OK
 
 

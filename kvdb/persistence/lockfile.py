@@ -38,6 +38,7 @@ class LockFile:
         self._path = data.with_name(data.name + ".lock")
         self._data = data
         self._data_descriptor = -1
+        self.note = ""
         self._descriptor = _take(self._path)
         try:
             self.note = self._read_note()
@@ -64,9 +65,12 @@ class LockFile:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.write(self._descriptor, text.encode().ljust(_NOTE_BYTES)[:_NOTE_BYTES])
 
-    def release(self) -> None:
-        """Remove the lock file, and drop both locks. Once only: then it may be another's."""
-        ours = _is_open_as(self._descriptor, self._path)
+    def release(self, keep_note: bool = False) -> None:
+        """Remove the lock file, and drop both locks. Once only: then it may be another's.
+
+        With `keep_note` a file that a crash has left stays: the next start has to read it again.
+        """
+        ours = _is_open_as(self._descriptor, self._path) and not (keep_note and self.note)
         if sys.platform == "win32":  # an open file cannot be removed there
             os.close(self._descriptor)
         if ours:

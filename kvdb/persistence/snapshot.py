@@ -248,8 +248,6 @@ class Snapshots:
             self._dump_bytes = self._store.freed_bytes
         self._dump = dump
         changes, entries = dump.changes, len(dump.keys)
-        if gently:
-            self._hurried.clear()
         try:
             if self.lock:
                 self.lock.ensure()
@@ -268,6 +266,7 @@ class Snapshots:
             raise PersistenceError(reason) from error
         finally:
             self._dump = None
+            self._hurried.clear()  # whoever waits for this one is served; the next is another
         with self._lock:
             recovered, self.last_error = self.last_error is not None, None
             self._saved_changes = changes

@@ -21,7 +21,8 @@ from tests.bench.wire import bulk, connect, load, receive
 MB = 1024 * 1024
 BUDGET = 100  # MB
 ALLOWANCE = 1.10  # of the budget, beside what an empty server takes
-LEAST_USED = 70.0  # percent of the budget
+BESIDE = 64  # MB: what may be in memory beside entries (--max-client-mb), and the holes between them
+LEAST_USED = 75.0  # percent of the budget
 WRITERS = 4
 
 
@@ -98,8 +99,8 @@ def write_phase(port: int, phase: int, writes: int, seed: int) -> None:
 def memory_promise(_: Scale, table: Table) -> None:
     """The most that a server with a budget of 100 MB takes while the values' sizes shift.
 
-    Promised: no more than 110 MB beside what the empty server takes, while the budget is
-    used to 70 % at least. A quick run writes as much: it takes that to turn the budget over.
+    Promised: no more than 110 MB beside what the empty server takes and 64 MB that are not for
+    entries, while the budget is used to 75 % at least. A quick run writes as much: it takes that to turn the budget over.
     """
     if not has_proc():
         return
@@ -116,7 +117,7 @@ def memory_promise(_: Scale, table: Table) -> None:
             table.add(f"{phase.sizes}: used", "%", {"kvdb": shares[-1]})
             table.add(f"{phase.sizes}: resident", "MB", {"kvdb": resident_bytes(server.pid) / MB})
         peak = resident_bytes(server.pid, "VmHWM") / MB
-    allowed = ALLOWANCE * BUDGET + empty
+    allowed = ALLOWANCE * BUDGET + empty + BESIDE
     table.add("resident when empty", "MB", {"kvdb": empty})
     table.add("resident at most", "MB", {"kvdb": peak, "promised at most": allowed})
     table.add("used at least", "%", {"kvdb": min(shares), "promised at least": LEAST_USED})
