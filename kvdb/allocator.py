@@ -74,7 +74,7 @@ def use_system_allocator() -> None:
         and not sys.flags.ignore_environment
         and not sys.flags.dev_mode
     )
-    if asked or not usual or variable in os.environ or not can_be_kept():
+    if asked or not usual or not sys.executable or variable in os.environ or not can_be_kept():
         return
     os.environ[variable] = "malloc"
     with contextlib.suppress(OSError):

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+from kvdb import errors
 from kvdb.config import Config
 from kvdb.persistence import LoadingInterrupted, Progress
 from kvdb.persistence.snapshot import Snapshots, load_snapshot
 from kvdb.service import CannotStart, Service
 from kvdb.store import Store
 from tests.journal_case import until
-from tests.support import ManualClock, Wire, running_server
+from tests.support import Conversation, ManualClock, Wire, running_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,6 +53,8 @@ class SlowLoader:
 
 class LoadingCase(unittest.TestCase):
     def setUp(self) -> None:
+        # The ports open before the data is loaded only where that takes long.
+        self.enterContext(mock.patch("kvdb.service._LARGE_FILE", 0))
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
         self.loader = SlowLoader()
@@ -361,6 +364,23 @@ class ProgressTest(unittest.TestCase):
         self.assertGreater(len(reported), 1)
         self.assertEqual(reported, sorted(reported))
         self.assertEqual(reported[-1], KEYS)
+
+
+class JournalListensFirstTest(LoadingCase):
+    def test_nobody_may_write_before_the_journal_hears_of_it(self) -> None:
+        path = self.data("data.sqlite")
+        service = Service(Config(data=path, port=0, max_bytes=0), load=False)
+        replies: list[object] = []
+
+        def write() -> None:
+            """In the moment between the loading and the start of the journal."""
+            replies.append(Conversation(service.instance).error("SET", "early", "v"))
+
+        with mock.patch("kvdb.service.gc.collect", write):
+            service.start()
+        self.addCleanup(service.stop)
+        self.assertEqual(replies, [errors.LOADING])
+        self.assertEqual(Conversation(service.instance)("SET", "k", "v"), b"OK")
 
 
 class AtOnceTest(unittest.TestCase):
