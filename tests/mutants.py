@@ -24,6 +24,7 @@ All this works on copies, made at the start: the project may be edited meanwhile
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import ast
 import concurrent.futures
@@ -429,6 +430,18 @@ def print_calls(module: str) -> None:
             else:
                 entry[1] += 1
 
+    start = _thread.start_new_thread
+
+    def start_noted(function: Callable[..., object], *arguments: Any) -> int:
+        """Connections have threads that `threading` knows nothing of."""
+
+        def run(*given: Any) -> None:
+            sys.setprofile(note)
+            function(*given)
+
+        return start(run, *arguments)
+
+    _thread.start_new_thread = start_noted  # type: ignore[assignment]
     threading.setprofile(note)
     sys.setprofile(note)
     with contextlib.suppress(BaseException):

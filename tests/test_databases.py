@@ -95,7 +95,7 @@ class MemcachedDatabaseTest(unittest.TestCase):
         self.door("set k 0 0 1|1")
         self.check(("flush_all 10", "OK|"), ("get k", "VALUE k 0 1|1|END|"))
         self.door.clock.now += 10
-        self.store.delete_expired()
+        self.store.expire_due()
         self.check(("get k", "END|"))
         self.assertEqual(self.store.size(3), 0)
 

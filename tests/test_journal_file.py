@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -129,6 +130,12 @@ class DamageTest(JournalCase):
                     self.assertEqual(len(contents(self.store)), 50)
                     journal.stop()
                 lock.release()
+
+    def test_a_server_that_is_killed_before_its_first_commit_has_left_a_note(self) -> None:
+        self.killed()
+        self.open_with_lock(Fsync.ALWAYS)
+        note = self.path.with_name(self.path.name + ".lock").read_text()
+        self.assertEqual(json.loads(note)["step"], self.journal._file.step)
 
     def test_a_log_that_is_gone_is_noticed(self) -> None:
         self.killed()
@@ -339,6 +346,53 @@ class LaggingDiskTest(JournalCase):
             self.disk.full = False
             self.assert_on_disk()
         self.assertEqual(len(self.rows()), 3)
+
+
+class BrokenConnectionTest(JournalCase):
+    def test_a_connection_that_is_stuck_is_replaced(self) -> None:
+        class Stuck:
+            """What is left of a connection whose transaction can neither end nor be undone."""
+
+            def execute(self, sql: str, *arguments: object) -> object:
+                raise sqlite3.OperationalError("cannot commit - SQL statements in progress")
+
+            def close(self) -> None:
+                pass
+
+        self.open()
+        self.store.set(b"before", b"v")
+        self.journal.save()
+        connection = self.journal._file._database
+        self.addCleanup(connection.close)
+        self.journal._file._database = Stuck()  # type: ignore[assignment]
+        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+            self.store.set(b"after", b"v")
+            until(lambda: self.journal.last_error is not None)
+            until(lambda: self.journal.last_error is None)
+        self.assert_on_disk()
+
+    def test_saving_soon_wakes_the_thread(self) -> None:
+        with mock.patch("kvdb.persistence.journal._INTERVAL", 1000):
+            self.open()
+            self.store.set(b"k", b"v")
+            self.journal.save_soon()
+            until(lambda: len(self.rows()) == 1)
+
+
+class SizeTest(JournalCase):
+    def test_a_file_becomes_small_again_when_its_entries_are_gone(self) -> None:
+        self.open()
+        for number in range(100):
+            self.store.set(b"%d" % number, os.urandom(100_000))
+        self.journal.save()
+        large = self.path.stat().st_size
+        self.store.flush()
+        self.journal.save()
+        self.assertTrue(self.journal._file.shrink())
+        while self.journal._file.shrink():
+            pass
+        self.assertTrue(self.journal.stop())
+        self.assertLess(self.path.stat().st_size, large // 2)
 
 
 class SyncTest(JournalCase):

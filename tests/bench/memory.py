@@ -21,7 +21,9 @@ from tests.bench.wire import bulk, connect, load, receive
 MB = 1024 * 1024
 BUDGET = 100  # MB
 ALLOWANCE = 1.10  # of the budget, beside what an empty server takes
-BESIDE = 64  # MB: what may be in memory beside entries (--max-client-mb), and the holes between them
+BESIDE = (
+    64  # MB: what may be in memory beside entries (--max-client-mb), and the holes between them
+)
 LEAST_USED = 75.0  # percent of the budget
 WRITERS = 4
 

@@ -1,0 +1,150 @@
+"""The log: whoever writes a line never waits, and strangers cannot fill it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import unittest
+from unittest import mock
+
+from kvdb.logs import MINUTE, QueuedLog, SparseLog
+from tests.journal_case import until
+from tests.support import ManualClock
+
+
+class Target(logging.Handler):
+    """Where lines go to: it may be stuck until the test lets it go on."""
+
+    def __init__(self, stuck: bool = False) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.reached, self.opened = threading.Event(), threading.Event()
+        if not stuck:
+            self.opened.set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.reached.set()
+        assert self.opened.wait(10)
+        self.lines.append(record.getMessage())
+
+
+class QueuedLogTest(unittest.TestCase):
+    def start(self, stuck: bool = False) -> logging.Logger:
+        self.target = Target(stuck)
+        self.addCleanup(self.target.opened.set)
+        self.queued = QueuedLog(self.target)
+        logger = logging.Logger("test")
+        logger.addHandler(self.queued)
+        return logger
+
+    def test_lines_are_written_in_their_order_by_another_thread(self) -> None:
+        logger = self.start()
+        for number in range(100):
+            logger.warning("line %d", number)
+        self.queued.finish()
+        self.assertEqual(self.target.lines, [f"line {number}" for number in range(100)])
+
+    def test_a_line_says_what_held_when_it_was_logged(self) -> None:
+        logger = self.start(stuck=True)
+        changing = ["before"]
+        logger.warning("%s", changing)
+        changing[0] = "after"
+        self.target.opened.set()
+        self.queued.finish()
+        self.assertEqual(self.target.lines, ["['before']"])
+
+    def test_a_traceback_is_written_too(self) -> None:
+        logger = self.start()
+        try:
+            raise ZeroDivisionError("by nought")
+        except ZeroDivisionError:
+            logger.exception("a bug")
+        self.queued.finish()
+        self.assertIn("ZeroDivisionError: by nought", self.target.lines[0])
+
+    def test_nobody_waits_for_a_target_that_is_stuck_and_what_was_dropped_is_told(self) -> None:
+        with mock.patch("kvdb.logs._MOST_WAITING", 10):
+            logger = self.start(stuck=True)
+        logger.warning("first")
+        self.assertTrue(self.target.reached.wait(10))  # it is out of the queue, and stuck
+        ended = threading.Event()
+
+        def log_much() -> None:
+            for number in range(1000):
+                logger.warning("line %d", number)
+            ended.set()
+
+        threading.Thread(target=log_much).start()
+        self.assertTrue(ended.wait(10))
+        self.assertEqual(self.target.lines, [])
+        self.target.opened.set()
+        until(lambda: len(self.target.lines) >= 12)
+        expected = [
+            "first",
+            *(f"line {number}" for number in range(10)),
+            "990 lines of the log were dropped, because nobody read it",
+        ]
+        self.assertEqual(self.target.lines, expected)
+        logger.warning("goes on")
+        self.queued.finish()
+        self.assertEqual(self.target.lines[12:], ["goes on"])
+
+    def test_the_end_does_not_wait_for_ever(self) -> None:
+        logger = self.start(stuck=True)
+        logger.warning("never written")
+        with mock.patch("kvdb.logs._AT_THE_END", 0.05):
+            began = time.monotonic()
+            self.queued.finish()
+            self.assertLess(time.monotonic() - began, 5)
+        self.assertEqual(self.target.lines, [])
+
+    def test_without_a_line_there_is_nothing_to_wait_for(self) -> None:
+        self.start()
+        with mock.patch("kvdb.logs._AT_THE_END", 60):
+            began = time.monotonic()
+            self.queued.finish()
+            self.assertLess(time.monotonic() - began, 30)
+
+
+class SparseLogTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = ManualClock()
+        self.sparse = SparseLog(self.clock)
+        self.log = logging.getLogger("kvdb.test")
+
+    def lines(self, *kinds: str) -> list[str]:
+        """Warn once of each kind; return what is logged."""
+        with self.assertLogs("kvdb.test", logging.WARNING) as logged:
+            self.log.warning("begin")
+            for kind in kinds:
+                self.sparse.warn(self.log, kind, f"about {kind}")
+        return [record.getMessage() for record in logged.records[1:]]
+
+    def test_the_first_of_a_kind_is_logged_and_the_rest_of_the_minute_counted(self) -> None:
+        self.assertEqual(self.lines("a", "a", "b", "a"), ["about a", "about b"])
+        self.clock.now += MINUTE - 0.1
+        self.assertEqual(self.lines("a"), [])
+        self.clock.now += 0.1
+        more = "about a (3 more like this since the last line)"
+        self.assertEqual(self.lines("a", "b"), [more, "about b"])
+        self.clock.now += MINUTE
+        self.assertEqual(self.lines("a"), ["about a"])
+
+    def test_a_clock_that_begins_at_zero_hides_no_first_line(self) -> None:
+        self.clock.now = 0.0
+        self.assertEqual(self.lines("a", "a"), ["about a"])
+
+    def test_many_kinds_do_not_fill_the_memory(self) -> None:
+        with mock.patch.object(SparseLog, "_MOST_KINDS", 5):
+            self.assertEqual(len(self.lines(*map(str, range(100)))), 100)
+            self.assertLessEqual(len(self.sparse._kinds), 5)
+
+    def test_a_percent_sign_in_a_text_is_no_placeholder(self) -> None:
+        with self.assertLogs("kvdb.test") as logged:
+            self.sparse.warn(self.log, "x", "100 %s sure")
+        self.assertEqual(logged.records[0].getMessage(), "100 %s sure")
+
+
+if __name__ == "__main__":
+    unittest.main()
