@@ -6,8 +6,9 @@ dropped and counted, and nobody who serves clients waits.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
-import logging.handlers
 import queue
 import threading
 import time
@@ -23,40 +24,53 @@ _AT_THE_END: Final = 1.0
 MINUTE: Final = 60.0
 
 
-class QueuedLog(logging.handlers.QueueHandler):
-    """Hands records to a thread that writes them with another handler; never waits."""
+class QueuedLog(logging.Handler):
+    """Hands records to a thread that writes them with another handler; never waits.
 
-    queue: queue.Queue[logging.LogRecord]
+    The queue is a SimpleQueue because a signal handler may log, whatever its thread is doing.
+    """
 
     def __init__(self, target: logging.Handler) -> None:
-        super().__init__(queue.Queue(_MOST_WAITING))
+        super().__init__()
         self._target = target
+        self._queue: queue.SimpleQueue[logging.LogRecord | threading.Event] = queue.SimpleQueue()
+        self._most = _MOST_WAITING
         self._dropped = 0  # a sum that is not exact does no harm
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-        self._idle = threading.Event()
-        self._idle.set()
         self._thread.start()
 
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def createLock(self) -> None:
+        """A lock could be held by the very thread that a signal interrupts; the queue has its own."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
         """Called by whoever logs."""
-        self._idle.clear()
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
+        if self._queue.qsize() >= self._most:
             self._dropped += 1
+            return
+        # Put into words now: what the arguments refer to may be another by the time it is written.
+        record = copy.copy(record)
+        record.msg, record.args = self.format(record), None
+        record.exc_info = record.exc_text = record.stack_info = None
+        self._queue.put(record)
 
     def _write(self) -> None:
         while True:
-            self._target.handle(self.queue.get())
-            if self.queue.empty():
+            record = self._queue.get()
+            if isinstance(record, threading.Event):
+                record.set()
+                continue
+            with contextlib.suppress(Exception):
+                self._target.handle(record)
+            if self._dropped and self._queue.empty():
                 dropped, self._dropped = self._dropped, 0
-                if dropped:
-                    self._target.handle(_dropped_record(dropped))
-                self._idle.set()
+                self._target.handle(_dropped_record(dropped))
 
     def finish(self) -> None:
-        """Wait until everything is written, but not for long."""
-        self._idle.wait(_AT_THE_END)
+        """Wait until everything that was logged is written, but not for long."""
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait(_AT_THE_END)
 
 
 def _dropped_record(count: int) -> logging.LogRecord:

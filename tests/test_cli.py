@@ -419,7 +419,7 @@ class AddressTest(unittest.TestCase):
 
     def resolve(self, *addresses: str) -> None:
         """Have the name of the host lead to these addresses."""
-        self.enterContext(mock.patch("kvdb.service.addresses_of", lambda host: list(addresses)))
+        self.enterContext(mock.patch("kvdb.service.addresses_of", return_value=list(addresses)))
         bind = Door.server_bind
 
         def bind_unless_elsewhere(door: Door) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dis
 import json
 import linecache
@@ -826,11 +827,11 @@ class InterruptTest(unittest.TestCase):
                 with self.subTest(name, idle=idle), self.client() as client:
                     if idle:
                         client.ping()
-                    with mock.patch.object(target, name, interrupt):
-                        try:
-                            client.get("n")
-                        except KeyboardInterrupt:
-                            pass
+                    with (
+                        mock.patch.object(target, name, interrupt),
+                        contextlib.suppress(KeyboardInterrupt),
+                    ):
+                        client.get("n")
                     self.assertEqual(client.get("k"), 2)
 
 

@@ -242,7 +242,8 @@ class EveryPortTest(unittest.TestCase):
                 self.exhaust()
                 gate = Gate()
                 self.addCleanup(gate.opened.set)
-                with mock.patch.object(self, "hold_back", lambda seconds: seconds and gate()):  # noqa: B023
+                wait = lambda seconds, gate=gate: seconds and gate()  # noqa: E731
+                with mock.patch.object(self, "hold_back", wait):
                     wire = self.connect(way)
                     _, request, refused, _ = WAYS[way]
                     wire.socket.sendall(request("wrong"))

@@ -242,6 +242,7 @@ class Pipeline(_Commands):
     def __init__(self, client: Client) -> None:
         self._client = client
         self._serializer = client._serializer
+        # A request without words needs no server: its result is known.
         self._collected: list[tuple[list[bytes], Callable[[Any], Any]]] = []
 
     def __enter__(self) -> Self:
@@ -265,7 +266,7 @@ class Pipeline(_Commands):
         self._collected.append((request, result))
 
     def _result(self, result: Any) -> None:
-        self._collected.append(([b"PING"], lambda reply: result))
+        self._collected.append(([], lambda reply: result))
 
     def execute(self, *, return_errors: bool = False) -> list[Any]:
         """Send what has been collected and return the results in its order.
@@ -278,15 +279,17 @@ class Pipeline(_Commands):
         if not self._collected:
             return []
         collected, self._collected = self._collected, []
+        requests = [request for request, _ in collected if request]
         try:
-            replies = self._client._ask([request for request, _ in collected], repeatable=False)
+            answers = iter(self._client._ask(requests, repeatable=False) if requests else ())
         except Error as error:
             if not error.sent:
                 self._collected = collected + self._collected
             raise
         results: list[Any] = []
         first: Error | None = None
-        for (_, result), reply in zip(collected, replies, strict=True):
+        for request, result in collected:
+            reply = next(answers) if request else None
             try:
                 if isinstance(reply, ServerError):
                     raise reply

@@ -242,9 +242,9 @@ class _Handler(BaseHTTPRequestHandler):
         if len(lengths[0]) > 15 or int(lengths[0]) > limit:
             raise _Refused(413, f"a value may have {limit} bytes (--max-value-mb)", close=True)
         self._answer_expectation()
-        pieces: list[bytes] = []
-        self._read_pieces(int(lengths[0]), pieces)
-        return self._whole_body(pieces)
+        body = bytearray()  # of however small pieces it comes
+        self._read_pieces(int(lengths[0]), body)
+        return self._whole_body(body)
 
     def _answer_expectation(self) -> None:
         """Ask for the body, if the client waits until it knows that we want it."""
@@ -254,35 +254,30 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.flush()
 
-    def _whole_body(self, pieces: list[bytes]) -> bytes:
-        body = b"".join(pieces)
+    def _whole_body(self, body: bytearray) -> bytes:
         self._body_was_read = True
         self.session.received += len(body)
         self.server.instance.accounts.report(self.session, 0)
-        return body
+        return bytes(body)
 
-    def _read_pieces(self, length: int, pieces: list[bytes], before: int = 0) -> None:
-        """Read so many bytes; what has arrived is on this client's account meanwhile.
-
-        `before` is how many bytes there are in `pieces` already.
-        """
+    def _read_pieces(self, length: int, body: bytearray) -> None:
+        """Read so many bytes more; what has arrived is on this client's account meanwhile."""
         accounts = self.server.instance.accounts
         held = 0
         while held < length:
             piece = self.rfile.read1(min(length - held, _PIECE))
             if not piece:
                 raise _Refused(400, "the body was cut short", close=True)
-            pieces.append(piece)
+            body += piece
             held += len(piece)
             if held < length:
-                accounts.report(self.session, before + held)
+                accounts.report(self.session, len(body))
                 accounts.wait_for_room(self.session)
 
     def _read_chunked(self) -> bytes:
         """Read a body that comes in chunks (RFC 9112, 7.1): a client need not know its length."""
         limit = self.server.instance.config.max_value_bytes
-        pieces: list[bytes] = []
-        size = 0
+        body = bytearray()
         while True:
             line = self.rfile.readline(_LONGEST_CHUNK_HEADER)
             head = _CHUNK_HEADER.fullmatch(line)
@@ -291,10 +286,9 @@ class _Handler(BaseHTTPRequestHandler):
             length = int(head[1], 16)
             if not length:
                 break
-            if size + length > limit:
+            if len(body) + length > limit:
                 raise _Refused(413, f"a value may have {limit} bytes (--max-value-mb)", close=True)
-            self._read_pieces(length, pieces, size)
-            size += length
+            self._read_pieces(length, body)
             if self.rfile.read(2) != b"\r\n":
                 raise _Refused(400, "bad chunk", close=True)
         trailers = _HeaderReader(self.rfile)
@@ -304,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
                     raise _Refused(400, "bad trailer", close=True)
         except http.client.LineTooLong:
             raise _Refused(431, "the trailers are too long", close=True) from None
-        return self._whole_body(pieces)
+        return self._whole_body(body)
 
     def _check_sender(self, path: str) -> None:
         """Refuse what another site's page has sent, and a Host that is not ours.

@@ -21,7 +21,7 @@ from kvdb.protocols.memcached_values import (
     deadline,
     parse_unsigned,
 )
-from kvdb.store.entry import Entry, Key, key_in
+from kvdb.store.entry import Entry, Key, key_in, split_key
 
 if TYPE_CHECKING:
     from kvdb.protocols.memcached import Memcached
@@ -165,6 +165,9 @@ class MetaCommands:
         key, store = request.key, self._store
         with store.atomic():
             entry = store.get_entry(key)
+            prefixes = self._dialect.session.instance.prefixes
+            if prefixes.enabled:
+                prefixes.count(split_key(key)[1], get=1, hit=entry is not None)
             won = False
             if entry is None:
                 if b"N" not in request:
@@ -266,6 +269,8 @@ class MetaCommands:
             if b"C" in request and (code := self._compare(request)):
                 return self._coded(code, request)
             self._dialect.count("delete_hits")
+            if self._dialect.session.instance.prefixes.enabled:
+                self._dialect.session.instance.prefixes.count(split_key(key)[1], delete=1)
             if b"I" not in request and b"x" not in request:
                 store.delete(key)
             else:
