@@ -39,9 +39,10 @@ class QueuedLog(logging.Handler):
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
-    def createLock(self) -> None:
-        """A lock could be held by the very thread that a signal interrupts; the queue has its own."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the handler's lock: the very thread that a signal interrupts may hold it."""
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by whoever logs."""

@@ -367,8 +367,9 @@ class BrokenConnectionTest(JournalCase):
         self.journal._file._database = Stuck()  # type: ignore[assignment]
         with self.assertLogs("kvdb.persistence.journal", logging.INFO):
             self.store.set(b"after", b"v")
-            until(lambda: self.journal.last_error is not None)
-            until(lambda: self.journal.last_error is None)
+            until(lambda: not isinstance(self.journal._file._database, Stuck))
+            until(lambda: self.journal.changes_since_save == 0)
+            self.journal.save()
         self.assert_on_disk()
 
     def test_saving_soon_wakes_the_thread(self) -> None:

@@ -152,6 +152,7 @@ class Curl(_WithServer):
         self.curl(
             "-T", "-", "-H", "Transfer-Encoding: chunked", f"{self.base}/keys/up", expected=201
         )
+        self.curl("-X", "DELETE", f"{self.base}/keys/up", expected=204)
         self.assertEqual(self.keys(), set())
 
 
