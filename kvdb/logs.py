@@ -23,6 +23,8 @@ _AT_THE_END: Final = 1.0
 
 MINUTE: Final = 60.0
 
+_WORDS: Final = logging.Formatter()  # the text and, if there is one, the traceback
+
 
 class QueuedLog(logging.Handler):
     """Hands records to a thread that writes them with another handler; never waits.
@@ -51,7 +53,7 @@ class QueuedLog(logging.Handler):
             return
         # Put into words now: what the arguments refer to may be another by the time it is written.
         record = copy.copy(record)
-        record.msg, record.args = self.format(record), None
+        record.msg, record.args = _WORDS.format(record), None
         record.exc_info = record.exc_text = record.stack_info = None
         self._queue.put(record)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import time
@@ -37,6 +38,17 @@ class QueuedLogTest(unittest.TestCase):
         logger = logging.Logger("test")
         logger.addHandler(self.queued)
         return logger
+
+    def test_the_root_logger_adds_nothing_to_the_text(self) -> None:
+        root = logging.RootLogger(logging.INFO)
+        target = logging.StreamHandler(stream := io.StringIO())
+        target.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        queued = QueuedLog(target)
+        with mock.patch("logging.root", root):
+            logging.basicConfig(handlers=[queued])  # gives a format to handlers that have none
+        root.info("stopped")
+        queued.finish()
+        self.assertEqual(stream.getvalue(), "INFO stopped\n")
 
     def test_lines_are_written_in_their_order_by_another_thread(self) -> None:
         logger = self.start()
