@@ -396,6 +396,43 @@ class SizeTest(JournalCase):
         self.assertLess(self.path.stat().st_size, large // 2)
 
 
+class WokenTest(JournalCase):
+    def test_a_quarter_of_the_queue_wakes_the_thread_before_its_time(self) -> None:
+        with mock.patch("kvdb.persistence.journal._INTERVAL", 1000):
+            self.open()
+            self.store.set(b"small", b"v")
+            self.assertFalse(self.journal._asked)
+            self.store.set(b"large", b"x" * (QUEUE_BYTES // 4))
+            until(lambda: len(self.rows()) == 2)
+
+    def test_after_a_crowd_the_next_one_is_told_of_again(self) -> None:
+        now = 0.0
+        self.open()
+        self.journal._monotonic = lambda: now
+        for _ in range(2):
+            gate = self.disk.before_commit = Gate()
+            self.store.set(b"k", b"v")
+            self.journal.save_soon()
+            self.assertTrue(gate.reached.wait(10))
+            self.store.set(b"k", b"w")
+            now += 5
+            with self.assertLogs("kvdb.persistence.journal", logging.WARNING) as logged:
+                writers = [threading.Thread(target=self.write_and_wait) for _ in range(2)]
+                for writer in writers:
+                    writer.start()
+                until(lambda: bool(logged.output))
+                gate.opened.set()
+                self.disk.before_commit = lambda: None
+                for writer in writers:
+                    writer.join(10)
+            self.assertEqual(len(logged.output), 1)
+            self.journal.save()
+
+    def write_and_wait(self) -> None:
+        self.store.set(b"more", b"v")
+        self.journal.wait_for_room()
+
+
 class SyncTest(JournalCase):
     def test_each_mode_has_its_own_promise(self) -> None:
         # 2 is FULL: each commit is synced. 1 is NORMAL: old after a power cut, but never torn.

@@ -22,7 +22,7 @@ from kvdb.config import Config
 from kvdb.fastlane import CROWD, is_of_use
 from kvdb.protocols import Dialect
 from kvdb.resp import encode_request
-from kvdb.server import Server
+from kvdb.server import Server, raise_descriptor_limit
 from kvdb.service import Service
 from kvdb.store import Store
 from tests.journal_case import until
@@ -439,6 +439,27 @@ class StrangersTest(unittest.TestCase):
                     # 64 kB of it are what recv() fills, and have no pages until it does.
                     self.assertLess(current, 20 * 110_000)
                 until(lambda: not service.instance.sessions())
+
+
+class DescriptorsTest(unittest.TestCase):
+    @unittest.skipIf(os.name == "nt", "Windows has no such limit")
+    def test_all_that_the_system_allows_are_taken_and_counted(self) -> None:
+        import resource
+
+        with (
+            mock.patch("resource.getrlimit", return_value=(1024, 5000)),
+            mock.patch("resource.setrlimit") as raised,
+        ):
+            self.assertEqual(raise_descriptor_limit(), 5000)
+            raised.assert_called_once_with(resource.RLIMIT_NOFILE, (5000, 5000))
+            raised.side_effect = OSError
+            self.assertEqual(raise_descriptor_limit(), 1024)
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        with (
+            mock.patch("resource.getrlimit", return_value=unlimited),
+            mock.patch("resource.setrlimit"),
+        ):
+            self.assertIsNone(raise_descriptor_limit())
 
 
 class IdleClientTest(unittest.TestCase):
