@@ -19,7 +19,7 @@ from kvdb.persistence.rows import DamagedRow, decode_row, encode_row
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key
 from tests.journal_case import Gate, JournalCase, until
-from tests.store_case import contents
+from tests.store_case import COST, contents
 
 
 class RowTest(JournalCase):
@@ -202,6 +202,22 @@ class ByHandTest(JournalCase):
         self.reopen()
         self.assertEqual(len(contents(self.store)), 2)
         self.assertNotIn(None, [checksum for (checksum,) in self.rows(columns="checksum")])
+
+
+class SmallerBudgetTest(JournalCase):
+    def test_what_does_not_fit_leaves_the_file_at_once(self) -> None:
+        """A key that the store does not know of would outlive its deletion."""
+        self.open()
+        for name in (b"a", b"b", b"c"):
+            self.store.set(name, b"1")
+        self.assertTrue(self.journal.stop())
+        with self.assertLogs("kvdb.persistence.journal", logging.WARNING):
+            self.open(max_bytes=2 * COST)
+        self.assertEqual(len(self.rows()), 2)
+        self.assertEqual(self.entries_on_disk(), contents(self.store))
+        self.assertTrue(self.journal.stop())
+        self.open()
+        self.assertEqual(len(contents(self.store)), 2)
 
 
 class FileIsGoneTest(JournalCase):
