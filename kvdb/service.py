@@ -119,7 +119,6 @@ class Service:
 
     def stop(self, save: bool = True) -> bool:
         """Stop from the outside in; tell whether everything could be saved."""
-        started = bool(self.instance.background)
         self.instance.background.clear()
         for door in self._all_doors():
             door.stop()
@@ -128,7 +127,7 @@ class Service:
         saved = self.save() if save else True
         if self._journal:
             saved = self._journal.stop()
-        self._release_lock(refused=not started)
+        self._release_lock(refused=self.loaded is None)
         return saved
 
     def save(self) -> bool:

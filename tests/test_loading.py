@@ -366,6 +366,24 @@ class ProgressTest(unittest.TestCase):
         self.assertEqual(reported[-1], KEYS)
 
 
+class RefusedWhileLoadingTest(LoadingCase):
+    def test_what_a_crash_has_left_in_the_lock_file_is_there_for_the_next_start(self) -> None:
+        path = self.data("data.sqlite")
+        lock = path.with_name("data.sqlite.lock")
+        note = '{"file": "another", "step": 7, "boot": ""}'
+        lock.write_text(note)
+        service = Service(Config(data=path, port=0, max_bytes=0), load=False)
+        with (
+            mock.patch.object(service, "_load", side_effect=CannotStart("is damaged")),
+            self.assertRaises(CannotStart),
+        ):
+            try:
+                service.start()
+            finally:
+                service.stop(save=False)
+        self.assertEqual(lock.read_text().strip(), note)
+
+
 class JournalListensFirstTest(LoadingCase):
     def test_nobody_may_write_before_the_journal_hears_of_it(self) -> None:
         path = self.data("data.sqlite")

@@ -146,15 +146,14 @@ class JournalFile:
 
     def _upgrade(self) -> None:
         """Make the file one of this version, from an empty one or one of version 1."""
-        self._database.execute("BEGIN IMMEDIATE")
-        if self._version == 1:
-            self._database.execute(_ADD_CHECKSUM)
-        self._database.execute(_ENTRIES)
-        self._database.execute(_STATE)
-        self._database.execute(_FIRST_STATE, (secrets.token_hex(8),))
-        self._create_triggers()
-        self._database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        self._database.execute("COMMIT")
+        with self._transaction():
+            if self._version == 1:
+                self._database.execute(_ADD_CHECKSUM)
+            self._database.execute(_ENTRIES)
+            self._database.execute(_STATE)
+            self._database.execute(_FIRST_STATE, (secrets.token_hex(8),))
+            self._create_triggers()
+            self._database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         self._version = FORMAT_VERSION
 
     def _create_triggers(self) -> None:
@@ -225,8 +224,7 @@ class JournalFile:
 
         `entries` is how many the file holds then. Raises sqlite3.Error; the file is as before.
         """
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             for db in flushed:
                 self._flush(db)
             gone: dict[int, list[str | bytes]] = {}
@@ -238,12 +236,19 @@ class JournalFile:
                 self._delete(db, names)
             self._insert(encode_row(key, entry) for key, entry in changes.items() if entry)
             self._database.execute(_WRITE_STATE, (step, entries))
+        self.step = step
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Make one transaction of the block: committed at its end, undone if it raises."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._database.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             raise
-        self.step = step
 
     def shrink(self) -> bool:
         """Give some free pages back to the system, if there are many; tell whether there were.
@@ -293,19 +298,13 @@ class JournalFile:
 
         Returns how many rows there are then; `entries` is how many there should be.
         """
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             for row in strays:
                 self._database.execute(_DELETE, row[:2])
             self._insert(encode_row(key, entry) for key, entry in rewritten.items())
             self._database.execute(_DELETE_EXPIRED, (now,))
             (left,) = self._database.execute("SELECT count(*) FROM entries").fetchone()
             self._database.execute(_WRITE_STATE, (self.step, entries))
-            self._database.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            raise
         return int(left)
 
     def has_moved(self) -> bool:
