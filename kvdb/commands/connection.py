@@ -337,7 +337,7 @@ def _on_or_off(word: bytes) -> bool:
     "CLIENT NO-EVICT",
     "ON | OFF",
     ADMIN,
-    "Accepted: connections are never ended for room.",
+    "Accepted; whoever holds too much is ended all the same (--max-client-mb).",
     group="connection",
 )
 def client_no_evict(session: Session, mode: bytes) -> Reply:
