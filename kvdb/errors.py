@@ -41,6 +41,7 @@ NO_PASSWORD_SET = (
 UNSUPPORTED_PROTOCOL = "NOPROTO unsupported protocol version"
 LOADING = "LOADING Redis is loading the dataset in memory"  # clients wait and try again
 TOO_MANY_CLIENTS = "ERR max number of clients reached"
+NO_CLUSTER = "ERR This instance has cluster support disabled"
 INTERNAL = "ERR internal error"
 NOT_SAVED = "MISCONF The change was undone, because it cannot be saved: "
 OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."

@@ -106,6 +106,11 @@ class HelloTest(CommandTest):
                 self.assertEqual(reply[b"id"], self.talk("CLIENT", "ID"))
                 self.assertEqual(self.talk.session.version, version)
 
+    def test_a_request_that_is_refused_logs_nobody_in(self) -> None:
+        talk = Conversation(password="secret")
+        self.assertIn("FOO", talk.error("HELLO", 3, "AUTH", "default", "secret", "FOO"))
+        self.assertEqual(talk.error("GET", "k"), NOAUTH)
+
     def test_an_unknown_version_is_refused(self) -> None:
         for version, text in (
             ("4", NOPROTO),
@@ -283,7 +288,8 @@ class ClientTest(CommandTest):
             "cmd": "client|info",
             "user": "default",
         }
-        self.assertEqual(self.fields() | expected, self.fields())
+        fields = self.fields()
+        self.assertEqual(fields | expected, fields)
 
     def test_flags_tell_of_a_transaction_and_of_eviction_and_touching(self) -> None:
         self.assert_replies(("CLIENT NO-EVICT ON", b"OK"), ("CLIENT NO-TOUCH on", b"OK"))
@@ -410,7 +416,7 @@ class ClientTest(CommandTest):
         self.assertEqual([instance.enter() for _ in range(2)], [True, False])
         stats = self.talk("INFO", "stats").splitlines()
         self.assertIn("rejected_connections:3", stats)
-        self.assertIn("total_connections_received:6", stats)
+        self.assertIn("total_connections_received:3", stats)
         self.talk("CONFIG", "SET", "maxclients", 3)
         self.assertTrue(instance.enter())
 
@@ -471,7 +477,52 @@ class NoTouchTest(CommandTest):
         self.assertEqual(held, [False])
 
 
+class RefusalLogTest(CommandTest):
+    def test_who_cannot_do_what_is_logged_once_a_minute(self) -> None:
+        self.talk("CLIENT", "SETNAME", "worker")
+        self.talk("CLIENT", "SETINFO", "LIB-NAME", "redis-py")
+        with self.assertLogs("kvdb", "WARNING") as logged:
+            for _ in range(3):
+                self.talk("EVAL", "return 1", 0)
+                self.talk("CONFIG", "NOPE")
+        self.assertEqual(
+            [line.rpartition("client ")[2] for line in logged.output],
+            [
+                "127.0.0.1:50000 (worker, redis-py): unknown command 'EVAL'",
+                "127.0.0.1:50000 (worker, redis-py): unknown subcommand 'NOPE'",
+            ],
+        )
+
+    def test_what_a_client_made_up_is_not_repeated(self) -> None:
+        with self.assertLogs("kvdb", "WARNING") as logged:
+            for name in ("\x1b[2J", "x" * 40, "a'b"):
+                self.talk(name)
+        self.assertEqual(len(logged.output), 1)
+        self.assertTrue(logged.output[0].endswith("50000: unknown command"), logged.output)
+
+    def test_a_write_without_room_is_logged(self) -> None:
+        self.talk("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "300")
+        self.talk("SET", "first", "v")
+        with self.assertLogs("kvdb", "WARNING") as logged:
+            self.talk("SET", "k", "v")
+            self.talk.bytes("SET k v\r\n")
+        self.assertEqual(len(logged.output), 1)
+
+    def test_strangers_are_not_told_of(self) -> None:
+        talk = Conversation(password="secret")
+        with self.assertNoLogs("kvdb", "WARNING"):
+            talk("NOPE")
+
+
 class KillTest(CommandTest):
+    def test_a_maximal_age_is_a_positive_number(self) -> None:
+        for age, text in (
+            ("0", "ERR maxage should be greater than 0"),
+            ("-1", "ERR maxage should be greater than 0"),
+            ("abc", "ERR maxage is not an integer or out of range"),
+        ):
+            self.assertEqual(self.talk.error("CLIENT", "KILL", "MAXAGE", age), text)
+
     def test_a_killed_client_carries_out_nothing_more_and_is_not_listed(self) -> None:
         other = self.talk.another()
         self.assertEqual(self.talk("CLIENT", "KILL", "ID", other.session.id), 1)

@@ -8,6 +8,7 @@ from kvdb.commands.session import Instance, Session
 from kvdb.config import Config
 from kvdb.protocols.memcached import Memcached
 from kvdb.store import Store
+from kvdb.store.entry import NOTE_COST
 from tests.store_case import TickingClock
 from tests.test_memcached import Door, DoorCase
 
@@ -33,6 +34,13 @@ class MetaGetTest(DoorCase):
             ("b", "error decoding key"),
         ):  # fmt: skip
             self.check((f"mg k {flags}", f"CLIENT_ERROR {text}|"))
+        flags = "b c f h k l q s t u v I J1 L O P R1"
+        self.door("set Zm9v 0 0 1|1")
+        self.assertNotIn("ERROR", self.door(f"mg Zm9v {flags}"))
+        self.check((f"mg Zm9v {flags} T1", "CLIENT_ERROR options flags are too long|"))
+        for name in ("md Zm9v", "ma Zm9v"):
+            self.check((f"{name} {flags} T1", "CLIENT_ERROR options flags too long|"))
+        self.check((f"ms Zm9v 9 {flags}|flush_all", "CLIENT_ERROR options flags too long|"))
         for name in ("md", "ma"):
             for flags in ("k k", "z", "Tx", "M", "b"):
                 self.check((f"{name} k {flags}", "CLIENT_ERROR invalid or duplicate flag|"))
@@ -78,6 +86,9 @@ class MetaSetTest(DoorCase):
             ("ms no 1 MR|r", "NS|"),
             ("ms no 1 MA k O1 q|r", "NS kno O1|"),
             ("ms k 1 MS q|s", ""),
+            ("ms k 2 MP s k|pp", "HD s3 kk|"),
+            ("ms k 1 ME s|x", "NS|"),
+            ("ms k 2 s|xx", "HD s2|"),
             ("ms new 1 MA N100|a", "HD|"),
             ("mg new v t", "VA 1 t100|a|"),
             ("ms k 1 MX|x", "CLIENT_ERROR invalid mode for ms M token|"),
@@ -169,10 +180,147 @@ class MetaArithmeticTest(DoorCase):
             ("ma n", "CLIENT_ERROR cannot increment or decrement non-numeric value|"),
         )
 
+    def test_a_quiet_request_tells_not_even_of_a_new_number(self) -> None:
+        self.check(("ma n N0 J5 q", ""), ("ma n q", ""), ("ma n v", "VA 1|7|"), ("ma no q", "NF|"))
+
     def test_debug_and_no_op(self) -> None:
         self.door("set k 0 100 2|hi")
-        self.assertRegex(self.door("me k"), r"^ME k exp=100 cas=\d+ size=2\r\n$")
+        size = self.door.store.cost(b"k")
+        self.assertRegex(self.door("me k"), rf"^ME k exp=100 cas=\d+ cls=1 size={size}\r\n$")
         self.check(("me no", "EN|"), ("mn", "MN|"))
+        self.door("mg k h")
+        self.door.clock.now += 5
+        self.assertRegex(self.door("me k"), r"^ME k exp=95 la=5 cas=\d+ fetch=yes cls=1 ")
+        self.door("set k 0 0 2|hi")
+        self.assertRegex(self.door("me k"), r"^ME k exp=-1 la=0 cas=\d+ fetch=no cls=1 ")
+
+
+class AccessTest(DoorCase):
+    """h: read before? l: seconds since the last access. Noted from the first such question on."""
+
+    def test_a_value_is_hit_from_its_first_read_on_and_as_old_as_its_last(self) -> None:
+        self.door("set k 0 0 2|hi")
+        self.check(("mg k h l", "HD h0 l0|"))
+        self.door.clock.now += 7
+        self.check(("mg k l h v", "VA 2 l7 h1|hi|"), ("mg k h l", "HD h1 l0|"))
+
+    def test_every_kind_of_read_is_an_access(self) -> None:
+        self.door("mg no h")
+        for read in ("get k", "gets no k", "gat 0 k", "touch k 0", "mg k", "mg k v"):
+            self.door("set k 0 0 2|hi")
+            self.door.clock.now += 5
+            self.check(("mg k h l u", "HD h0 l5|"))
+            self.door(read)
+            self.door.clock.now += 3
+            self.check(("mg k h l u", "HD h1 l3|"))
+
+    def test_every_kind_of_write_begins_anew(self) -> None:
+        self.door("mg no l")
+        for write in (
+            "set k 0 0 1|1",
+            "append k 0 0 1|1",
+            "incr k 1",
+            "ms k 1|1",
+            "ma k",
+            "md k x",
+        ):
+            self.door("set k 0 0 1|1")
+            self.door("get k")
+            self.door.clock.now += 5
+            self.door(write)
+            self.door.clock.now += 2
+            self.check(("mg k h l u", "HD h0 l2|"))
+        self.door("mg k")
+        self.door.resp("SET", "k", "new")
+        self.check(("mg k h u", "HD h0|"))
+
+    def test_u_reads_without_using(self) -> None:
+        for flags, evicted in (("u", b"a"), ("", b"b")):
+            self.door = Door(max_bytes=1000)
+            self.door(f"set a 0 0 200|{'x' * 200}")
+            self.door(f"set b 0 0 200|{'x' * 200}")
+            self.door(f"mg a {flags}")
+            self.door(f"set c 0 0 200|{'x' * 200}")
+            self.assertEqual({b"a", b"b"} - set(self.door.store.keys()), {evicted})
+        self.check(("mg a h u", "HD h0|"), ("mg a h u", "HD h0|"), ("mg a h", "HD h0|"))
+        self.check(("mg a h u", "HD h1|"))
+
+    def test_marks_and_accesses_stand_beside_each_other(self) -> None:
+        self.door("set k 0 100 2|hi")
+        self.check(
+            ("mg k h R30", "HD h0|"),
+            ("md k I T60", "HD|"),
+            ("mg k h v", "VA 2 h1 X W|hi|"),
+            ("get k", "VALUE k 0 2|hi|END|"),
+            ("mg k h R90", "HD h1 Z X|"),
+        )
+
+    def test_who_never_asks_pays_nothing(self) -> None:
+        for request in ("set k 0 0 2|hi", "get k", "mg k v t s f", "touch k 0", "gat 0 k"):
+            self.door(request)
+        before = self.door.store.used_bytes
+        self.assertIsNone(self.door.store.note(b"k"))
+        self.check(("mg k h l", "HD h0 l0|"))
+        self.assertEqual(self.door.store.used_bytes, before + NOTE_COST)
+        self.door("get k")
+        self.assertEqual(self.door.store.used_bytes, before + NOTE_COST)
+
+    def test_what_was_not_accessed_since_noting_began_is_as_old_as_that(self) -> None:
+        self.door("set k 0 0 2|hi")
+        self.door("get k")
+        self.door("mg no l")
+        self.door.clock.now += 9
+        self.check(("mg k h l", "HD h0 l9|"))
+
+
+class OwnTokenTest(DoorCase):
+    """E: the client makes up the cas token of what it writes."""
+
+    def test_every_write_may_bring_its_token(self) -> None:
+        for request, key in (
+            ("ms k 1 E123|1", "k"), ("ms k 1 MA E123|1", "k"), ("ms new 1 ME E123|1", "new"),
+            ("mg viv N0 E123", "viv"), ("ma k E123", "k"), ("ma made N0 E123", "made"),
+            ("md k I E123", "k"), ("md k x E123", "k"),
+        ):  # fmt: skip
+            with self.subTest(request):
+                self.door("set k 0 0 1|5")
+                self.door(request)
+                self.assertEqual(self.door.token(key), "123")
+                self.assertEqual(self.door(f"mg {key} c").split()[1], "c123")
+                self.check(
+                    (f"ms {key} 1 C124|1", "EX|"),
+                    (f"cas {key} 0 0 1 123|7", "STORED|"),
+                    (f"cas {key} 0 0 1 123|8", "EXISTS|"),
+                )
+
+    def test_the_reply_tells_the_token(self) -> None:
+        self.check(
+            ("ms k 1 c E0|1", "HD c0|"),
+            (f"ms k 1 E{2**64 - 1} c C0|2", f"HD c{2**64 - 1}|"),
+            ("ma k E7 c v", "VA 1 c7|3|"),
+            ("mg new N0 c E9", "HD c9 W|"),
+        )
+
+    def test_what_writes_nothing_gives_no_token(self) -> None:
+        self.door("set k 0 0 1|1")
+        token = self.door.token()
+        self.check(
+            ("mg k E5 T100 N0", "HD|"), ("ms k 1 ME E5|2", "NS|"), ("ms k 1 C3 E5|2", "EX|"),
+            ("md k C3 I E5", "EX|"), ("ma k C3 E5", "EX|"),
+        )  # fmt: skip
+        self.assertEqual(self.door.token(), token)
+
+    def test_a_later_write_has_another_one(self) -> None:
+        self.door("ms k 1 E123|1")
+        self.door.resp("SET", "k", "2")
+        self.assertNotEqual(self.door.token(), "123")
+
+    def test_a_token_that_is_no_number_is_refused(self) -> None:
+        for token in ("", "x", "-1", str(2**64)):
+            bad = "CLIENT_ERROR bad token in command line format|"
+            self.check((f"mg k N0 E{token}", bad), (f"ms k 9 E{token}|flush_all", bad))
+            self.check((f"ma k E{token}", "CLIENT_ERROR invalid or duplicate flag|"))
+        self.assert_in_step()
 
 
 class OneMomentTest(unittest.TestCase):

@@ -301,7 +301,7 @@ RACES = (
     memcached("gats 10 k", "set k 0 0 1|0", other="delete k"),
     memcached("gets k", "set k 0 0 1|0", other="set k 7 0 3|new"),
     memcached("mg k c s", "set k 0 0 1|0", other="set k 7 0 3|new"),
-    memcached("me k", "set k 0 0 1|0", other="set k 7 0 3|new"),
+    memcached("me k", "set k 0 0 1|0", other="set k 7 100 30|" + "n" * 30),
     memcached("touch k -1", "set k 0 0 1|0"),
     memcached("delete k", "set k 0 0 1|0"),
     memcached("ms k 1 ME|{me}"),

@@ -121,7 +121,7 @@ class ServerTest(unittest.TestCase):
                 start.assert_not_called()
             self.assertEqual(len(service.instance.sessions()), 1)
             self.assertEqual(service.instance.connections_rejected, 4)
-            self.assertEqual(service.instance.connections_received, 5)
+            self.assertEqual(service.instance.connections_received, 1)
             self.assertEqual(first.ask(PING, 7), PONG)
 
     def test_who_is_refused_and_does_not_read_holds_up_nobody(self) -> None:

@@ -51,7 +51,9 @@ class ServerTest(CommandTest):
 
 class InfoTest(ServerTest):
     def test_sections_can_be_chosen(self) -> None:
-        everything = "Server Clients Memory Persistence Stats Replication CPU Cluster Keyspace"
+        everything = (
+            "Server Clients Memory Persistence Stats Replication CPU Errorstats Cluster Keyspace"
+        )
         self.talk("SET", "k", "v")
         for sections, titles in (
             ((), everything),
@@ -110,7 +112,7 @@ class InfoTest(ServerTest):
         self.config.max_client_bytes = 1_000_000
         before = self.info("memory")
         expected = {"maxmemory_clients": "1000000", "mem_clients_normal": "0"}
-        expected |= {"mem_scan_indexes": "0", "mem_waiting_for_disk": "0", "evicted_clients": "0"}
+        expected |= {"mem_scan_indexes": "0", "mem_waiting_for_disk": "0"}
         self.assertEqual(before | expected, before)
         self.talk.instance.accounts.report(self.talk.session, 50_000)
         for number in range(100):
@@ -523,3 +525,11 @@ class ShutdownTest(ServerTest):
             ("MULTI", b"OK"), ("SHUTDOWN", "ERR Command not allowed inside a transaction")
         )
         self.assertEqual(self.stop_requests, [])
+
+
+class ClusterTest(CommandTest):
+    def test_that_there_is_none_is_said_in_redis_s_words(self) -> None:
+        for request in ("CLUSTER INFO", "CLUSTER SLOTS", "READONLY", "READWRITE", "ASKING"):
+            self.assertEqual(
+                self.talk.error(*request.split()), "ERR This instance has cluster support disabled"
+            )

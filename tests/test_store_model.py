@@ -200,6 +200,7 @@ class Run:
         self.model = Model(lambda: self.clock.now if self.frozen is None else self.frozen)
         self.store.max_bytes = self.model.budget = chance.choice((0, *BUDGETS))
         self.seen: list[tuple[Key, int, int]] = []  # key, token, writes to the key by then
+        self.own_token = 2**62  # what was last given to set_version()
         self.watched: list[tuple[Key, int, int]] = []
         self.log: list[str] = []
         self.same("restore", self.store.restore, self.restore, self.entries(12))
@@ -541,6 +542,16 @@ class Run:
             self.key(),
             self.chance.choice((None, "a", "b")),
         )
+
+    def do_set_version(self) -> None:
+        key, self.own_token = self.key(), self.own_token + 1
+
+        def set_version(key: Key, version: int) -> None:
+            if self.model.look(key):  # who has another token has to see that it is another
+                self.model.writes[key] += 1
+                self.seen.append((key, version, self.model.writes[key]))
+
+        self.same("set_version", self.store.set_version, set_version, key, self.own_token)
 
     # --- settings, time, steps -----------------------------------------------------------
 

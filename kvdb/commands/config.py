@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from kvdb import errors
+from kvdb.commands.info import keeps_journal
 from kvdb.commands.session import Instance, Session
 from kvdb.commands.table import ADMIN, command, container
 from kvdb.errors import CommandError
@@ -107,8 +108,15 @@ def _set_max_clients(instance: Instance, value: object) -> None:
 
 
 def _read_save(instance: Instance) -> str:
+    """Return the save point; a journal has none, as its --snapshot-interval has no effect."""
     interval = instance.config.snapshot_interval
-    return f"{interval:g} 1" if instance.persistence and interval else ""
+    saves = instance.persistence and not keeps_journal(instance)
+    return f"{_seconds(interval)} 1" if saves and interval else ""
+
+
+def _seconds(number: float) -> str:
+    """Return all digits of a number, without an exponent: clients read it as an integer."""
+    return str(int(number)) if number == int(number) else f"{number:f}".rstrip("0")
 
 
 PARAMETERS: Final[dict[str, Parameter]] = {
@@ -123,7 +131,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         lambda instance: str(instance.config.max_client_bytes), _bytes, _set("max_client_bytes")
     ),
     "timeout": Parameter(
-        lambda instance: f"{instance.config.idle_timeout:g}", _number(0), _set("idle_timeout")
+        lambda instance: _seconds(instance.config.idle_timeout), _number(0), _set("idle_timeout")
     ),
     "save": Parameter(_read_save, _save_points, _set_save),
     "loglevel": Parameter(lambda instance: instance.config.log_level, _log_level, _set_log_level),
@@ -140,7 +148,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         lambda instance: instance.persistence.path.name if instance.persistence else ""
     ),
     "requirepass": Parameter(lambda instance: "(set)" if instance.config.password else ""),
-    "appendonly": Parameter(lambda instance: "yes" if instance.config.is_journal else "no"),
+    "appendonly": Parameter(lambda instance: "yes" if keeps_journal(instance) else "no"),
     "appendfsync": Parameter(
         lambda instance: "no" if instance.config.fsync == "never" else instance.config.fsync
     ),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from kvdb import errors
 from kvdb.commands.arguments import database, integer, parse_integer
 from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, ANYONE, AT_ONCE, NONE, NOT_QUEUED, command, container
 from kvdb.errors import CommandError
+from kvdb.memory import CONNECTION_BYTES
 from kvdb.replies import NO_REPLY, OK, PONG, Reply, SimpleString, Verbatim
 
 REDIS_VERSION = "7.2.0"
@@ -58,18 +62,20 @@ def hello(session: Session, *arguments: bytes) -> Reply:
         if number not in (2, 3):
             raise CommandError(errors.UNSUPPORTED_PROTOCOL)
         version = number
-    name = None
+    name = credentials = None
     words = list(arguments[1:])
     while words:
         word = words.pop(0)
         option = word.upper()
         if option == b"AUTH" and len(words) >= 2:
-            _log_in(session, words.pop(0), words.pop(0))
+            credentials = words.pop(0), words.pop(0)
         elif option == b"SETNAME" and words:
             name = _client_name(words.pop(0))
         else:
             shown = word[:128].decode("utf-8", "surrogateescape")
             raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
+    if credentials:  # only now: a request that is refused changes nothing
+        _log_in(session, *credentials)
     if not session.authenticated:
         raise CommandError(errors.HELLO_NOT_AUTHENTICATED)
     session.version = version
@@ -113,6 +119,9 @@ def reset(session: Session) -> Reply:
 # --- CLIENT -------------------------------------------------------------------------------
 
 container("CLIENT", "Look at connections and name, change or end them.", group="connection")
+
+
+_NOT_PLAIN: Final = re.compile(r"[^!-~]")
 
 
 def _is_plain(text: bytes) -> bool:
@@ -167,7 +176,7 @@ def client_setinfo(session: Session, attribute: bytes, value: bytes) -> Reply:
 def describe(session: Session) -> str:
     """Return one line of CLIENT LIST, with Redis's field names."""
     now = session.instance.monotonic()
-    transaction = session.transaction
+    transaction = session.transaction  # once: another thread may end it meanwhile
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -189,20 +198,23 @@ def describe(session: Session) -> str:
         "qbuf": 0,
         "qbuf-free": 0,
         "argv-mem": 0,
-        "multi-mem": 0,
+        "multi-mem": transaction.bytes if transaction else 0,
         "rbs": 0,
         "rbp": 0,
         "obl": 0,
         "oll": 0,
         "omem": 0,
-        "tot-mem": 0,
+        "tot-mem": CONNECTION_BYTES + session.held,
         "events": "r",
-        "cmd": session.last_command,
+        "cmd": _NOT_PLAIN.sub("?", session.last_command),  # some dialects note what was sent
         "user": "default",
         "redir": -1,
         "resp": session.version,
         "lib-name": session.library_name.decode("ascii", "replace"),
         "lib-ver": session.library_version.decode("ascii", "replace"),
+        "tot-net-in": session.received,
+        "tot-net-out": session.sent,
+        "tot-cmds": session.commands,
     }
     return " ".join(f"{name}={value}" for name, value in fields.items())
 
@@ -287,7 +299,12 @@ def client_kill(session: Session, *arguments: bytes) -> Reply:
             case b"LADDR":
                 chosen = [each for each in chosen if each.local_address == text]
             case b"MAXAGE":
-                oldest = session.instance.monotonic() - integer(value)
+                age = parse_integer(value)
+                if age is None:
+                    raise CommandError("ERR maxage is not an integer or out of range")
+                if age < 1:
+                    raise CommandError("ERR maxage should be greater than 0")
+                oldest = session.instance.monotonic() - age
                 chosen = [each for each in chosen if each.started_at <= oldest]
             case b"SKIPME" if value.upper() in (b"YES", b"NO"):
                 skip_me = value.upper() == b"YES"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 import kvdb
 from kvdb.commands.connection import REDIS_VERSION
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.session import ERROR_COUNT, Instance, Session
 from kvdb.commands.table import NONE, command
 from kvdb.config import MB
 from kvdb.memory import resident_bytes
@@ -70,7 +71,7 @@ def _clients(instance: Instance) -> Fields:
 def _memory(instance: Instance) -> Fields:
     store, governor = instance.store, instance.governor
     used = store.used_bytes
-    overhead = TABLE_SHARE * sum(keys for keys, _, _ in store.sizes().values())
+    overhead = TABLE_SHARE * store.total_keys  # with what is due: it is in use, too
     fields: Fields = {
         "used_memory": used,
         "used_memory_human": human(used),
@@ -91,7 +92,6 @@ def _memory(instance: Instance) -> Fields:
         "mem_scan_indexes": store.index_bytes,
         "mem_waiting_for_disk": saving,
         "mem_not_counted_for_evict": instance.not_entries_bytes(),
-        "evicted_clients": instance.accounts.ended,
     }
     empty = governor.empty if governor else None
     if empty is not None:
@@ -104,6 +104,21 @@ def _memory(instance: Instance) -> Fields:
             ratio = (resident - (empty or 0)) / used  # used_memory leaves the empty server out
             fields["mem_fragmentation_ratio"] = f"{ratio:.2f}"
     return fields
+
+
+def keeps_journal(instance: Instance) -> bool:
+    """Tell whether changes go into a journal."""
+    # Asked so that SQLite need not be imported.
+    return instance.persistence is not None and not isinstance(instance.persistence, Snapshots)
+
+
+def error_counts(counts: Counter[str]) -> dict[str, int]:
+    """Return how many errors there were by code word; those that were reset are left out."""
+    return {
+        name.removeprefix(ERROR_COUNT): count
+        for name, count in sorted(counts.items())
+        if name.startswith(ERROR_COUNT) and count
+    }
 
 
 def _persistence(instance: Instance) -> Fields:
@@ -125,8 +140,7 @@ def _persistence(instance: Instance) -> Fields:
         "rdb_last_bgsave_status": "err" if error else "ok",
         "rdb_last_bgsave_time_sec": -1 if duration is None else round(duration),
         "rdb_saves": saves,
-        # A journal, that is, but asked so that SQLite need not be imported.
-        "aof_enabled": int(persistence is not None and not isinstance(persistence, Snapshots)),
+        "aof_enabled": int(keeps_journal(instance)),
         "aof_rewrite_in_progress": 0,
         "unsaved_age_seconds": f"{age:.3f}",
         "writers_wait_for_disk": int(congested),
@@ -153,10 +167,12 @@ def _stats(instance: Instance) -> Fields:
         "sync_partial_err": 0,
         "expired_keys": store.expired_keys,
         "evicted_keys": store.evicted_keys,
+        "evicted_clients": instance.accounts.ended,
         "keyspace_hits": store.hits,
         "keyspace_misses": store.misses,
         "pubsub_channels": 0,
         "pubsub_patterns": 0,
+        "total_error_replies": sum(error_counts(counts).values()),
     }
 
 
@@ -172,6 +188,13 @@ def _replication(instance: Instance) -> Fields:
 def _cpu(instance: Instance) -> Fields:
     times = os.times()
     return {"used_cpu_sys": f"{times.system:.6f}", "used_cpu_user": f"{times.user:.6f}"}
+
+
+def _errorstats(instance: Instance) -> Fields:
+    return {
+        f"errorstat_{code}": f"count={count}"
+        for code, count in error_counts(instance.counts()).items()
+    }
 
 
 def _cluster(instance: Instance) -> Fields:
@@ -193,6 +216,7 @@ SECTIONS: Final[dict[str, Callable[[Instance], Fields]]] = {
     "Stats": _stats,
     "Replication": _replication,
     "CPU": _cpu,
+    "Errorstats": _errorstats,
     "Cluster": _cluster,
     "Keyspace": _keyspace,
 }

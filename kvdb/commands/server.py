@@ -101,3 +101,17 @@ def shutdown(session: Session, *options: bytes) -> Reply:
     session.instance.request_stop(wanted)
     session.closing = True
     return NO_REPLY
+
+
+def _refuse_cluster(session: Session, *ignored: bytes) -> Reply:
+    raise CommandError(errors.NO_CLUSTER)
+
+
+# Tools ask before they begin; an unknown command ends some of them.
+for _name, _usage, _summary in (
+    ("CLUSTER", "subcommand [argument ...]", "Refused: this is no cluster."),
+    ("ASKING", "", "Refused: this is no cluster."),
+    ("READONLY", "", "Refused: this is no cluster."),
+    ("READWRITE", "", "Refused: this is no cluster."),
+):
+    command(_name, _usage, NONE, _summary, group="server")(_refuse_cluster)

@@ -1,6 +1,7 @@
 """/metrics: what INFO tells, in Prometheus's text format.
 
-The names are those of the customary exporter for Redis, so that its dashboards work.
+The names are those of the customary exporter for Redis, so that its dashboards work. CONFIG
+RESETSTAT sets the counters back to 0, as there: Prometheus takes that for a restart.
 See https://prometheus.io/docs/instrumenting/exposition_formats/.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import platform
 
 import kvdb
+from kvdb.commands.info import error_counts
 from kvdb.commands.session import Instance
 from kvdb.memory import resident_bytes
 
@@ -36,13 +38,19 @@ def render_metrics(instance: Instance) -> str:
     uptime = instance.monotonic() - instance.started_at
     add("uptime_in_seconds", "gauge", "Seconds since the start.", int(uptime))
     add("connected_clients", "gauge", "Open connections.", len(instance.sessions()))
+    evicted = instance.accounts.ended
+    add("evicted_clients_total", "counter", "Clients ended that held too much.", evicted)
     add("config_maxclients", "gauge", "Connections allowed.", instance.config.max_clients)
     received, rejected = instance.connections_received, instance.connections_rejected
     add("connections_received_total", "counter", "Connections accepted.", received)
     add("rejected_connections_total", "counter", "Connections refused.", rejected)
-    add("commands_processed_total", "counter", "Requests of all dialects.", counts["commands"])
-    add("net_input_bytes_total", "counter", "Bytes received.", counts["received"])
-    add("net_output_bytes_total", "counter", "Bytes sent.", counts["sent"])
+    add("commands_processed_total", "counter", "Commands of all dialects.", counts["commands"])
+    text = "Bytes received; of HTTP, bodies only."
+    add("net_input_bytes_total", "counter", text, counts["received"])
+    text = "Bytes sent; of HTTP, bodies only."
+    add("net_output_bytes_total", "counter", text, counts["sent"])
+    errors: Samples = [(f'{{err="{code}"}}', n) for code, n in error_counts(counts).items()]
+    add("errors_total", "counter", "Errors on the main port by code word.", errors)
     add("memory_used_bytes", "gauge", "Bytes of the budget in use.", store.used_bytes)
     add("memory_max_bytes", "gauge", "The byte budget; 0: none.", store.max_bytes)
     add("memory_used_rss_bytes", "gauge", "Physical memory of the process.", resident_bytes())
@@ -58,6 +66,8 @@ def render_metrics(instance: Instance) -> str:
     expiring: Samples = [(f'{{db="db{db}"}}', size[1]) for db, size in sizes.items()]
     add("db_keys", "gauge", "Keys by database.", keys)
     add("db_keys_expiring", "gauge", "Keys with a deadline by database.", expiring)
+    to_live: Samples = [(f'{{db="db{db}"}}', size[2]) for db, size in sizes.items() if size[1]]
+    add("db_avg_ttl_seconds", "gauge", "Mean seconds to live of a sample of these.", to_live)
     if persistence:
         ok = persistence.last_error is None
         add("rdb_last_bgsave_status", "gauge", "1: the last save went well.", ok)

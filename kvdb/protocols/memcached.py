@@ -1,109 +1,53 @@
 """memcached's text protocol, after its doc/protocol.txt and what memcached 1.6 answers.
 
-The classic commands are here, the meta commands in `memcached_meta`. Keys live in one database
-(`--memcached-db`), flags beside the value, and a cas token is the store's version: a write through any other door
-breaks it. Errors are in memcached's words, and after each the connection is in step.
+The classic commands are here; the stream, the meta commands, `stats` and lists of keys have
+modules beside this one. Keys live in one database (`--memcached-db`), flags beside the value, and
+a cas token is the store's version: a write through any other door breaks it.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
-import kvdb
-from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
-from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
-from kvdb.memory import resident_bytes
-from kvdb.protocols import Instead, RequestLoop
+from kvdb.errors import CommandError
+from kvdb.protocols import Instead
+from kvdb.protocols.memcached_listing import dump_keys
+from kvdb.protocols.memcached_marks import Marks
 from kvdb.protocols.memcached_meta import MetaCommands
+from kvdb.protocols.memcached_stats import VERSION, Statistics
+from kvdb.protocols.memcached_stream import MemcachedStream
 from kvdb.protocols.memcached_values import (
-    BAD_CHUNK,
     BAD_DELTA,
     BAD_EXPTIME,
     BAD_FORMAT,
     ERROR,
-    INTERNAL,
     MAX_KEY,
-    NO_MEMORY,
     NOT_A_NUMBER,
-    TOO_LARGE,
-    UNAUTHENTICATED,
     add_wrapping,
     deadline,
     parse_exptime,
     parse_unsigned,
 )
-from kvdb.resp import STRANGERS_LINE
-from kvdb.store.entry import Entry, EvictionPolicy, Key, has_come, key_in, split_key
-
-log = logging.getLogger(__name__)
-
-_DUMPED_TOGETHER: Final = 1_000  # keys
-
-MAX_LINE: Final = 64 * 1024
-MAX_GET_LINE: Final = 4 * 1024 * 1024
-"""A get may name thousands of keys: lines of 187 KB have been seen."""
-
-_HTTP_REQUEST = re.compile(rb"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH|CONNECT) \S+ HTTP/")
+from kvdb.store.entry import Entry, Key, has_come, key_in, split_key
 
 
-class Memcached(RequestLoop):
+class Memcached(MemcachedStream):
     """One client's conversation on the memcached port."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.store = session.store
-        self._storing: Callable[[bytes], bytes] | None = None  # waits for its data block
-        self._length = 0  # of that data block
-        self._noreply = False
-        self._to_skip = 0  # bytes of a data block that nobody wants
-        self._reply_after_skip = b""
+        self.marks = Marks(session)
         self._meta = MetaCommands(self)
+        self._statistics = Statistics(session)
         self.db = session.db = session.instance.config.memcached_db
 
     def end(self) -> None:
-        """See `Dialect.end`. What waits for its data block refers to us, and so does `_meta`."""
+        """See `Dialect.end`. The meta commands refer to us."""
         super().end()
-        self._storing = None
         del self._meta
-
-    # --- the stream ----------------------------------------------------------------------
-
-    def answer_quickly(self, data: bytes) -> bytes | None:
-        """See `Dialect.answer_quickly`: one command on one key or some."""
-        between_requests = not (self._storing or self._to_skip or len(self._buffer))
-        lines = 2 if data[:2] in (b"se", b"ms") else 1
-        if (
-            not between_requests
-            or data.partition(b" ")[0] not in _QUICK
-            or data.count(b"\n") != lines
-            or self._must_wait()
-        ):
-            return None
-        return self.receive(data)
-
-    def _answer_next(self) -> bytes | None:
-        try:
-            if self._to_skip:
-                return self._skip()
-            if self._storing:
-                return self._store_data()
-            return self._answer_line()
-        except LineTooLong:
-            self.closing = True
-            return None
-        except NotOurProtocol:
-            raise
-        except CommandError as error:  # of the store
-            return NO_MEMORY if isinstance(error, OutOfMemory) else TOO_LARGE
-        except Exception:
-            log.exception("internal error on the memcached port")
-            return INTERNAL
 
     def _instead(self) -> Instead | None:
         words: list[bytes] = self._last or []
@@ -117,33 +61,6 @@ class Memcached(RequestLoop):
             only_reads=name in (b"get", b"gets", b"me"),
         )
 
-    def _answer_line(self) -> bytes | None:
-        first = self._buffer.first_byte()
-        if first == 0x80:  # memcached itself has deprecated it
-            raise NotOurProtocol("the binary protocol, which is not spoken here")
-        if first == TLS_HANDSHAKE:
-            raise NotOurProtocol("a TLS handshake on the memcached port")
-        longest = MAX_GET_LINE if first == ord("g") else MAX_LINE
-        line = self._buffer.take_line(longest if self.session.authenticated else STRANGERS_LINE)
-        if line is None:
-            return None
-        # A tab and its like may be a part of a key.
-        words = line[: -2 if line.endswith(b"\r\n") else -1].split(b" ")
-        if b"" in words:
-            words = [word for word in words if word]
-        name = words[0] if words else b""
-        if name not in _COMMANDS and _HTTP_REQUEST.match(line):
-            raise NotOurProtocol("an HTTP request on the memcached port")
-        self.session.commands += 1
-        self.session.last_command = name[:20].decode("ascii", "replace")
-        if not self.session.authenticated:
-            return self._authenticate(words)
-        if self.session.instance.loading:  # what follows the line as data is not looked at
-            self.closing = True
-            return b"SERVER_ERROR loading the data; try again\r\n"
-        self._last = words
-        return self._answer_words(words)
-
     def _answer_words(self, words: list[bytes]) -> bytes | None:
         name = words[0] if words else b""
         handler = _COMMANDS.get(name)
@@ -154,55 +71,6 @@ class Memcached(RequestLoop):
             silent = name in _MAY_BE_SILENT and words[-1] == b"noreply" and reply != ERROR
             return b"" if silent else reply
         return self._meta.answer(words) if name in MetaCommands.NAMES else ERROR
-
-    def expect_data(
-        self, length: int, store: Callable[[bytes], bytes], noreply: bool = False
-    ) -> bytes | None:
-        """Have `store` called with the data block of a line; return the reply if it is there."""
-        if length > self.session.instance.config.max_value_bytes:
-            return self.skip_data(length, b"" if noreply else TOO_LARGE)
-        self._length, self._storing, self._noreply = length, store, noreply
-        return self._store_data()
-
-    def skip_data(self, length: int, reply: bytes) -> bytes | None:
-        """Read a data block over, then answer with `reply`."""
-        self._to_skip, self._reply_after_skip = length + 2, reply
-        return self._skip()
-
-    def _skip(self) -> bytes | None:
-        self._to_skip -= self._buffer.skip(self._to_skip)
-        return None if self._to_skip else self._reply_after_skip
-
-    def _store_data(self) -> bytes | None:
-        data = self._buffer.take(self._length + 2)
-        if data is None:
-            return None
-        store, self._storing = self._storing, None
-        assert store is not None
-        if data[-2:] != b"\r\n":
-            return b"" if self._noreply else BAD_CHUNK
-        return store(data[:-2])
-
-    def _authenticate(self, words: list[bytes]) -> bytes | None:
-        """Take a password as memcached does: `set` with any key and `username password` as data."""
-        length = parse_unsigned(words[4], 20) if len(words) == 5 and words[0] == b"set" else None
-        if length is None:
-            self.closing = words[:1] == [b"quit"]
-            return b"" if self.closing else UNAUTHENTICATED
-        if length > STRANGERS_LINE:  # nobody has a password as long as that
-            self.closing = True
-            return UNAUTHENTICATED
-
-        def check(data: bytes) -> bytes:
-            password = data.partition(b" ")[2]
-            if not self.session.instance.log_in(self.session, password):
-                return b"CLIENT_ERROR authentication failure\r\n"
-            return b"STORED\r\n"
-
-        return self.expect_data(length, check)
-
-    def count(self, name: str) -> None:
-        self.session.counts[name] += 1
 
     # --- storing -------------------------------------------------------------------------
 
@@ -240,12 +108,10 @@ class Memcached(RequestLoop):
                         expires_at = deadline(exptime, self.store.now)
                         entry = Entry(data, expires_at, flags)
                         reply = self.put(name, key_in(self.db, key), entry, token)
-            except CommandError:
+            except CommandError as error:
                 if name == b"set":
                     self.store.delete(key_in(self.db, key))
-                if not noreply:
-                    raise
-                reply = b""
+                reply = self._refusal(error)
             return b"" if noreply else reply
 
         return self.expect_data(length, store, noreply)
@@ -272,7 +138,7 @@ class Memcached(RequestLoop):
                     )
                     entry = old._replace(value=b"".join(pair))
                     if len(entry.value) > self.session.instance.config.max_value_bytes:
-                        return TOO_LARGE
+                        return self.too_large()
                 case b"cas":
                     if old is None:
                         self.count("cas_misses")
@@ -288,6 +154,8 @@ class Memcached(RequestLoop):
         """Store an entry; one that has expired already only takes away what was there."""
         value, expires_at, client_flags = entry
         self.store.set(key, value, expires_at=expires_at, client_flags=client_flags)
+        if self.marks.noted:
+            self.marks.was_stored(key)
 
     # --- retrieving ----------------------------------------------------------------------
 
@@ -308,25 +176,34 @@ class Memcached(RequestLoop):
         if keys and max(map(len, keys)) > MAX_KEY:
             return BAD_FORMAT
         replies = []
-        store = self.store
+        hits = 0
+        store, noted = self.store, self.marks.noted
         prefixes = self.session.instance.prefixes
         with store.atomic():
+            expired_before = store.found_expired
             for name in keys:
                 key = key_in(self.db, name)
                 entry = store.get_entry(key)
                 if prefixes.enabled:
                     prefixes.count(name, get=1, hit=entry is not None)
-                if exptime is not None:
-                    self.count("cmd_touch")
-                    self.count("touch_hits" if entry else "touch_misses")
                 if entry is None:
                     continue
+                hits += 1
+                if noted:
+                    self.marks.was_read(key)
                 if exptime is not None:
                     store.set_deadline(key, deadline(exptime, store.now), keep_version=True)
                 token = b" %d" % store.version(key) if with_cas else b""
                 size = len(entry.value)
                 replies.append(b"VALUE %b %d %d%b\r\n" % (name, entry.client_flags, size, token))
                 replies += (entry.value, b"\r\n")
+            expired = store.found_expired - expired_before
+        counts, kind = self.session.counts, "get" if exptime is None else "touch"
+        if hits:
+            counts[f"{kind}_hits"] += hits
+        if hits < len(keys):
+            counts[f"{kind}_misses"] += len(keys) - hits
+            counts["get_expired"] += expired
         replies.append(b"END\r\n")
         return self._in_batches(replies)
 
@@ -365,6 +242,8 @@ class Memcached(RequestLoop):
                 return NOT_A_NUMBER
             self.count(f"{name}_hits")
             self.store.update(key, lambda old: value)
+            if self.marks.noted:
+                self.marks.was_stored(key)
         return value.rstrip() + b"\r\n"
 
     def _touch(self, words: list[bytes]) -> bytes:
@@ -375,12 +254,12 @@ class Memcached(RequestLoop):
         exptime = parse_exptime(words[2])
         if exptime is None:
             return BAD_EXPTIME
-        self.count("cmd_touch")
+        key = key_in(self.db, words[1])
         with self.store.atomic():
             expires_at = deadline(exptime, self.store.now)
-            touched = self.store.set_deadline(
-                key_in(self.db, words[1]), expires_at, keep_version=True
-            )
+            touched = self.store.set_deadline(key, expires_at, keep_version=True)
+            if touched and self.marks.noted:
+                self.marks.was_read(key)
         self.count("touch_hits" if touched else "touch_misses")
         return b"TOUCHED\r\n" if touched else b"NOT_FOUND\r\n"
 
@@ -421,174 +300,19 @@ class Memcached(RequestLoop):
         """Answer what tools ask: metadump lists the keys, the rest has nothing to do here."""
         match words[1:]:
             case [b"metadump", b"all" | b"1"]:
-                return self._in_batches(self._dump_keys())
+                return self._in_batches(dump_keys(self.store, self.db))
             case [b"mgdump", b"all" | b"1"]:
-                return self._in_batches(self._dump_keys(short=True))
+                return self._in_batches(dump_keys(self.store, self.db, short=True))
             case [b"enable" | b"disable"] | [b"sleep" | b"tocrawl" | b"crawl", _]:
                 return b"OK\r\n"
             case _:
                 return ERROR
 
-    def _dump_keys(self, short: bool = False) -> Iterator[bytes]:
-        """Yield a line for each key, some at a time, while others go on."""
-        store, cursor = self.store, 0
-        while True:
-            cursor, names = store.scan(cursor, _DUMPED_TOGETHER, self.db)
-            with store.atomic():
-                entries = [(name, store.entry(key_in(self.db, name))) for name in names]
-                lines = [
-                    b"mg %b\r\n" % name if short else self._dump_line(name, entry)
-                    for name, entry in entries
-                    if entry is not None
-                ]
-            yield b"".join(lines)
-            if not cursor:
-                break
-        yield b"EN\r\n" if short else b"END\r\n"
-
-    def _dump_line(self, name: bytes, entry: Entry) -> bytes:
-        exptime = -1 if entry.expires_at is None else int(entry.expires_at)
-        key = urllib.parse.quote_from_bytes(name, safe="").encode()
-        size = len(name) + len(entry.value)
-        # The last access is not kept; memcached's tools want a number there.
-        return b"key=%b exp=%d la=0 cas=0 fetch=no cls=1 size=%d\r\n" % (key, exptime, size)
-
-    def _cachedump(self, limit: int) -> bytes:
-        _, names = self.store.scan(0, limit or _DUMPED_TOGETHER, self.db)
-        lines = []
-        for name in names:
-            entry = self.store.entry(key_in(self.db, name))
-            if entry is not None:
-                exptime = int(entry.expires_at or 0)
-                lines.append(b"ITEM %b [%d b; %d s]\r\n" % (name, len(entry.value), exptime))
-        return b"".join([*lines, b"END\r\n"])
-
     def _shutdown(self, words: list[bytes]) -> bytes:
         return b"ERROR: shutdown not enabled\r\n"
 
     def _stats(self, words: list[bytes]) -> bytes:
-        match words[1:]:
-            case []:
-                return _listed(self._general())
-            case [b"settings"]:
-                return _listed(self._settings())
-            case [b"reset"]:
-                self.session.instance.reset_statistics()
-                return b"RESET\r\n"
-            case [b"items"] | [b"slabs"] | [b"sizes"]:
-                # There are no slabs: one class holds everything.
-                return _listed(self._classes(words[1]))
-            case [b"conns"]:
-                return _listed(self._connections())
-            case [b"cachedump", _, limit] if parse_unsigned(limit, 32) is not None:
-                return self._cachedump(int(limit))
-            case [b"cachedump", *_]:
-                return BAD_FORMAT
-            case [b"detail", b"on" | b"off" as switch]:
-                self.session.instance.prefixes.enabled = switch == b"on"
-                return b"OK\r\n"
-            case [b"detail", b"dump"]:
-                return self.session.instance.prefixes.dump()
-            case [b"detail", *_]:
-                return b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
-            case _:
-                return ERROR
-
-    def _general(self) -> dict[str, object]:
-        instance, store = self.session.instance, self.store
-        counts, times = instance.counts(), os.times()
-        sizes = store.sizes()
-        figures: dict[str, object] = {
-            "pid": os.getpid(),
-            "uptime": int(instance.monotonic() - instance.started_at),
-            "time": int(store.now()),
-            "version": VERSION,
-            "pointer_size": 64,
-            "rusage_user": f"{times.user:.6f}",
-            "rusage_system": f"{times.system:.6f}",
-            "max_connections": instance.config.max_clients,
-            "curr_connections": len(instance.sessions()),
-            "total_connections": instance.connections_received,
-            "rejected_connections": instance.connections_rejected,
-            "cmd_get": store.hits + store.misses,
-            "cmd_set": counts["cmd_set"],
-            "cmd_flush": counts["cmd_flush"],
-            "cmd_touch": counts["cmd_touch"],
-            "get_hits": store.hits,
-            "get_misses": store.misses,
-            "get_expired": 0,
-            "get_flushed": 0,
-        }
-        for name in ("delete", "incr", "decr", "cas", "touch"):
-            for outcome in ("misses", "hits"):
-                figures[f"{name}_{outcome}"] = counts[f"{name}_{outcome}"]
-        return figures | {
-            "cas_badval": counts["cas_badval"],
-            "bytes_read": counts["received"],
-            "bytes_written": counts["sent"],
-            "limit_maxbytes": store.max_bytes,
-            "accepting_conns": 1,
-            "listen_disabled_num": 0,
-            "threads": len(instance.sessions()),
-            "bytes": store.used_bytes,
-            "rss": resident_bytes() or 0,
-            "curr_items": sizes.get(self.db, (0, 0, 0))[0],
-            "total_items": store.changes,
-            "evictions": store.evicted_keys,
-            "reclaimed": store.expired_keys,
-        }
-
-    def _settings(self) -> dict[str, object]:
-        config, policy = self.session.instance.config, self.store.policy
-        return {
-            "maxbytes": self.store.max_bytes,
-            "maxconns": config.max_clients,
-            "tcpport": config.memcached_port,
-            "udpport": 0,
-            "inter": config.host,
-            "verbosity": 0,
-            "evictions": "off" if policy is EvictionPolicy.NOEVICTION else "on",
-            "cas_enabled": "yes",
-            "auth_enabled_sasl": "no",
-            "auth_enabled_ascii": "yes" if config.password else "no",
-            "item_size_max": config.max_value_bytes,
-            "maxconns_fast": "yes",
-            "idle_timeout": f"{config.idle_timeout:g}",
-            "detail_enabled": "no",
-        }
-
-    def _classes(self, kind: bytes) -> dict[str, object]:
-        keys = self.store.sizes().get(self.db, (0, 0, 0))[0]
-        if kind == b"sizes":
-            return {"sizes_status": "disabled"}
-        if kind == b"slabs":
-            return {"active_slabs": 1, "total_malloced": self.store.used_bytes}
-        if not keys:
-            return {}
-        return {
-            "items:1:number": keys,
-            "items:1:mem_requested": self.store.used_bytes,
-            "items:1:evicted": self.store.evicted_keys,
-            "items:1:reclaimed": self.store.expired_keys,
-        }
-
-    def _connections(self) -> dict[str, object]:
-        now = self.session.instance.monotonic()
-        figures: dict[str, object] = {}
-        for session in self.session.instance.sessions():
-            figures[f"{session.id}:addr"] = f"tcp:{session.address}"
-            figures[f"{session.id}:listen_addr"] = f"tcp:{session.local_address}"
-            figures[f"{session.id}:secs_since_last_cmd"] = int(now - session.last_active)
-        return figures
-
-
-VERSION: Final = f"1.6.18-kvdb-{kvdb.__version__}"
-"""The memcached whose answers ours follow, for clients that decide by it what they may send."""
-
-
-def _listed(figures: dict[str, object]) -> bytes:
-    lines = [f"STAT {name} {value}\r\n" for name, value in figures.items()]
-    return "".join([*lines, "END\r\n"]).encode()
+        return self._statistics.answer(words)
 
 
 _MAY_BE_SILENT: Final = frozenset(
@@ -601,8 +325,6 @@ _WITH_DATA: Final = frozenset((b"set", b"add", b"replace", b"append", b"prepend"
 _NO_CHANGES: Final = frozenset(
     (b"lru_crawler", b"stats", b"version", b"verbosity", b"quit", b"shutdown")
 )
-
-_QUICK: Final = frozenset((b"get", b"gets", b"set", b"delete", b"incr", b"decr", b"mg", b"ms"))
 
 _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] = {
     **dict.fromkeys(
@@ -621,3 +343,5 @@ _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] 
     b"quit": Memcached._quit,
     b"shutdown": Memcached._shutdown,
 }
+
+Memcached.names = frozenset(_COMMANDS)

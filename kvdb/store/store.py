@@ -122,7 +122,10 @@ class Store:
         self.hits = 0
         self.misses = 0
         self.expired_keys = 0
+        self.found_expired = 0  # of these, what a request found when its time had come
+        self.reclaimed_keys = 0  # of these, what went because a write needed its memory
         self.evicted_keys = 0
+        self.stored_entries = 0  # how often an entry was written
 
     # --- the moment ----------------------------------------------------------------------
 
@@ -144,6 +147,7 @@ class Store:
         if expires_at is not None and has_come(
             expires_at, self._now_locked() if now is None else now
         ):
+            self.found_expired += 1
             self._remove_locked(key, Cause.EXPIRED)
 
     # --- reading -------------------------------------------------------------------------
@@ -608,6 +612,16 @@ class Store:
         with self._lock:
             return self._versions.token(key, self._exists_locked(key))
 
+    def set_version(self, key: Key, version: int) -> None:
+        """Have the present version of an existing key bear this token (memcached's E).
+
+        It is as good as one of ours: a write breaks it. That it is a new one, and larger than
+        the last, is for the caller to see to.
+        """
+        with self._lock:
+            if self._exists_locked(key):
+                self._versions.set_token(key, version)
+
     def note(self, key: Key) -> object:
         """Return what was last given to `set_note()`, if nobody has written the key since."""
         with self._lock:
@@ -717,9 +731,10 @@ class Store:
             self._feed.remove(listener)
 
     def reset_statistics(self) -> None:
-        """Set hits, misses, expired and evicted keys back to 0 (CONFIG RESETSTAT)."""
+        """Set all counters but `changes` back to 0 (CONFIG RESETSTAT)."""
         with self._lock:
             self.hits = self.misses = self.expired_keys = self.evicted_keys = 0
+            self.found_expired = self.reclaimed_keys = self.stored_entries = 0
 
     def check(self) -> None:
         """Recount everything that is kept as a running figure; AssertionError where it differs."""
@@ -767,6 +782,7 @@ class Store:
             )
             self._space.put(key, value, expires_at, client_flags)
         self.changes += 1
+        self.stored_entries += 1
         if not self._versions.idle:
             self._versions.detach(key)
         if self._feed.listeners:
@@ -831,6 +847,7 @@ class Store:
             return
         # What has expired goes before what has not.
         for key in self._space.find_due(milliseconds(now), _EXPIRY_SLICE):
+            self.reclaimed_keys += 1
             self._remove_locked(key, Cause.EXPIRED)
         needed = sum(cost - self._cost_locked(key) for key, cost in costs.items())
         if needed <= 0 or self._evict_locked(needed, values):

@@ -42,9 +42,19 @@ class Versions:
             self.idle = False
             self._last += 1
             token = tokens[key] = self._last
-            if len(self._tokens) > MAX_TOKENS:
-                del self._tokens[next(iter(self._tokens))]
+            self._forget_oldest()
         return token
+
+    def set_token(self, key: Key, token: int) -> None:
+        """Have an existing key's present version bear a token that somebody else has made up."""
+        self.idle = False
+        self._tokens.pop(key, None)  # the newest stands last
+        self._tokens[key] = token
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        if len(self._tokens) > MAX_TOKENS:
+            del self._tokens[next(iter(self._tokens))]
 
     def is_current(self, key: Key, token: int, exists: bool) -> bool:
         return (self._tokens if exists else self._absent).get(key) == token

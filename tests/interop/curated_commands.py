@@ -540,6 +540,8 @@ SCENARIOS: dict[str, str] = {
         GETEX missing
         GETEX missing EX 10
         GETEX missing EX 0
+        GETEX missing EX -1
+        GETEX missing EX abc
         GETEX missing FOO
         GETEX k EX 0
         GETEX k EX -1
@@ -783,19 +785,11 @@ SCENARIOS: dict[str, str] = {
         EXEC
         DISCARD
         MULTI
-        MULTI
-        INCR k
-        EXEC
-        MULTI
         EXEC
         MULTI
         SET k lost
         DISCARD
         GET k
-        MULTI
-        WATCH k
-        INCR k
-        EXEC
         MULTI
         UNWATCH
         EXEC
@@ -842,9 +836,6 @@ SCENARIOS: dict[str, str] = {
         FLUSHALL
         EXEC
         MULTI
-        SAVE
-        EXEC
-        MULTI
         CONFIG GET databases
         EXEC
         MULTI
@@ -855,6 +846,23 @@ SCENARIOS: dict[str, str] = {
         EXEC
         multi
         exec
+    """,
+    "refused_in_a_transaction": r"""
+        SET k 1
+        MULTI
+        MULTI
+        INCR k
+        EXEC
+        SET k 1
+        MULTI
+        WATCH k
+        INCR k
+        EXEC
+        GET missing
+        MULTI
+        SAVE
+        INCR k
+        EXEC
     """,
     "watch": r"""
         SET k 1

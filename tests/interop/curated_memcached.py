@@ -379,6 +379,32 @@ SCENARIOS: dict[str, str] = {
         set a 0 0 1 noreply|1|set b 0 0 1 noreply|2|get a b
         foo|get a|bar|get b
     """,
+    "hits_and_ages": r"""
+        mg k h l
+        set k 0 0 2|hi
+        mg k h l u
+        mg k h l
+        mg k l h v
+        set k 0 0 2|ho
+        mg k h u
+        get k
+        mg k h u
+        set k 0 0 2|ho
+        gat 100 k
+        mg k h u
+        set k 0 0 2|ho
+        touch k 100
+        mg k h u
+        append k 0 0 1|!
+        mg k h u
+        mg k h
+        md k I
+        mg k v h l
+        ms k 1|1
+        mg k h l
+        mg new N100 h l
+        mg new h l
+    """,
     "meta_get": r"""
         mg k
         mg k v
@@ -417,6 +443,10 @@ SCENARIOS: dict[str, str] = {
         mg k v v
         mg k v O1 O2
         mg k z
+        mg k c f h k l q s t u v I D1 J1 L O P R1
+        mg k c f h k l q s t u v I D1 J1 L O P R1 T1
+        md k c f h k l q s t u v I D1 J1 L O P R1 T1
+        ma k c f h k l q s t u v I D1 J1 L O P R1 T1
         mg k M
         mg
         mg  k   v
@@ -530,7 +560,6 @@ SCENARIOS: dict[str, str] = {
         ms k 0|
         mg k v
         ms k 2 v|xx
-        ms k 2 s|xx
         ms k 2 t|xx
         ms k 2 f|xx
         ms k 2 b|xx
@@ -607,7 +636,7 @@ SCENARIOS: dict[str, str] = {
         ma init2 v
         ma down N0 J5 MD v
         ma down MD v
-        ma quiet N0 J5 q
+        ma quiet N0 J5
         ma quiet v
         set x 0 0 1|x
         ma x

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,6 +38,14 @@ class Address:
         return connection
 
 
+@dataclass
+class RedisAddress(Address):
+    """Where a Redis or a Valkey listens, and which one it is."""
+
+    name: str  # "redis" or "valkey"
+    version: tuple[int, ...]
+
+
 @contextlib.contextmanager
 def running_kvdb(*flags: str, password: str | None = None) -> Iterator[Address]:
     """Run `python -m kvdb` in a temporary folder, in memory unless the flags say otherwise."""
@@ -50,14 +60,34 @@ def running_kvdb(*flags: str, password: str | None = None) -> Iterator[Address]:
 
 
 @contextlib.contextmanager
-def running_redis(password: str | None = None) -> Iterator[Address]:
-    """Run `redis-server` in a temporary folder, without persistence."""
+def running_redis(password: str | None = None) -> Iterator[RedisAddress]:
+    """Run `redis-server`, or `valkey-server`, in a temporary folder, without persistence."""
     with tempfile.TemporaryDirectory(prefix="redis-interop-") as name:
-        command = ["redis-server", "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
+        program = program_of_redis("redis-server")
+        command = [program, "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
         if password is not None:
             command += ["--requirepass", password]
-        with _running("redis-server", command, ["--port"], Path(name)) as address:
-            yield address
+        with _running(program, command, ["--port"], Path(name)) as address:
+            yield _ask_which_it_is(address, password)
+
+
+def program_of_redis(name: str) -> str:
+    """Return the name of one of Redis's programs, or of Valkey's where only that is installed."""
+    twin = name.replace("redis", "valkey")
+    return twin if shutil.which(name) is None and shutil.which(twin) else name
+
+
+def _ask_which_it_is(address: Address, password: str | None) -> RedisAddress:
+    requests = f"AUTH {password}\r\n" if password is not None else ""
+    with address.connect() as connection, connection.makefile("rb") as replies:
+        connection.sendall(f"{requests}INFO server\r\nQUIT\r\n".encode())
+        info = replies.read().decode()
+    # Valkey has a redis_version, too: that of the Redis which it goes back to.
+    for name in ("valkey", "redis"):
+        if found := re.search(rf"^{name}_version:([\d.]+)", info, re.MULTILINE):
+            version = tuple(int(part) for part in found[1].split("."))
+            return RedisAddress(address.host, address.port, address.folder, name, version)
+    raise ServerFailed(f"INFO does not tell which server it is of: {info!r}")
 
 
 @contextlib.contextmanager

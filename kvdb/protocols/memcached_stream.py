@@ -1,0 +1,184 @@
+"""What arrives on the memcached port: lines, and the data blocks that follow some of them.
+
+After every error the connection is in step: the data block of a refused line is read over, and
+where nobody can know how long it is, the connection ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from kvdb.buffer import LineTooLong
+from kvdb.commands.session import Session
+from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
+from kvdb.protocols import RequestLoop
+from kvdb.protocols.memcached_values import (
+    BAD_CHUNK,
+    INTERNAL,
+    NO_MEMORY,
+    TOO_LARGE,
+    UNAUTHENTICATED,
+    parse_unsigned,
+)
+from kvdb.resp import STRANGERS_LINE
+
+log = logging.getLogger(__name__)
+
+MAX_LINE: Final = 64 * 1024
+MAX_GET_LINE: Final = 4 * 1024 * 1024
+"""A get may name thousands of keys: lines of 187 KB have been seen."""
+
+_HTTP_REQUEST = re.compile(rb"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH|CONNECT) \S+ HTTP/")
+
+_QUICK: Final = frozenset((b"get", b"gets", b"set", b"delete", b"incr", b"decr", b"mg", b"ms"))
+
+
+class MemcachedStream(RequestLoop):
+    """Takes lines and data blocks off the stream, and lets nobody in without the password."""
+
+    names: ClassVar[frozenset[bytes]]
+    """The commands there are: whatever else looks like HTTP is HTTP."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._storing: Callable[[bytes], bytes] | None = None  # waits for its data block
+        self._length = 0  # of that data block
+        self._noreply = False
+        self._to_skip = 0  # bytes of a data block that nobody wants
+        self._reply_after_skip = b""
+
+    def end(self) -> None:
+        """See `Dialect.end`. What waits for its data block refers to us."""
+        super().end()
+        self._storing = None
+
+    def _answer_words(self, words: list[bytes]) -> bytes | None:
+        """Carry out a request; return its reply, or None until its data block has come."""
+        raise NotImplementedError
+
+    def answer_quickly(self, data: bytes) -> bytes | None:
+        """See `Dialect.answer_quickly`: one command on one key or some."""
+        between_requests = not (self._storing or self._to_skip or len(self._buffer))
+        lines = 2 if data[:2] in (b"se", b"ms") else 1
+        if (
+            not between_requests
+            or data.partition(b" ")[0] not in _QUICK
+            or data.count(b"\n") != lines
+            or self._must_wait()
+        ):
+            return None
+        return self.receive(data)
+
+    def _answer_next(self) -> bytes | None:
+        try:
+            if self._to_skip:
+                return self._skip()
+            if self._storing:
+                return self._store_data()
+            return self._answer_line()
+        except LineTooLong:
+            self.closing = True
+            return None
+        except NotOurProtocol:
+            raise
+        except CommandError as error:  # of the store
+            return self._refusal(error)
+        except Exception:
+            log.exception("internal error on the memcached port")
+            return INTERNAL
+
+    def _answer_line(self) -> bytes | None:
+        first = self._buffer.first_byte()
+        if first == 0x80:  # memcached itself has deprecated it
+            raise NotOurProtocol("the binary protocol, which is not spoken here")
+        if first == TLS_HANDSHAKE:
+            raise NotOurProtocol("a TLS handshake on the memcached port")
+        longest = MAX_GET_LINE if first == ord("g") else MAX_LINE
+        line = self._buffer.take_line(longest if self.session.authenticated else STRANGERS_LINE)
+        if line is None:
+            return None
+        # A tab and its like may be a part of a key.
+        words = line[: -2 if line.endswith(b"\r\n") else -1].split(b" ")
+        if b"" in words:
+            words = [word for word in words if word]
+        name = words[0] if words else b""
+        if name not in self.names and _HTTP_REQUEST.match(line):
+            raise NotOurProtocol("an HTTP request on the memcached port")
+        self.session.commands += 1
+        self.session.last_command = name[:20].decode("ascii", "replace")
+        if not self.session.authenticated:
+            return self._authenticate(words)
+        if self.session.instance.loading:  # what follows the line as data is not looked at
+            self.closing = True
+            return b"SERVER_ERROR loading the data; try again\r\n"
+        self._last = words
+        return self._answer_words(words)
+
+    def expect_data(
+        self, length: int, store: Callable[[bytes], bytes], noreply: bool = False
+    ) -> bytes | None:
+        """Have `store` called with the data block of a line; return the reply if it is there."""
+        if length > self.session.instance.config.max_value_bytes:
+            reply = self.too_large()
+            return self.skip_data(length, b"" if noreply else reply)
+        self._length, self._storing, self._noreply = length, store, noreply
+        return self._store_data()
+
+    def skip_data(self, length: int, reply: bytes) -> bytes | None:
+        """Read a data block over, then answer with `reply`."""
+        self._to_skip, self._reply_after_skip = length + 2, reply
+        return self._skip()
+
+    def _skip(self) -> bytes | None:
+        self._to_skip -= self._buffer.skip(self._to_skip)
+        return None if self._to_skip else self._reply_after_skip
+
+    def _store_data(self) -> bytes | None:
+        data = self._buffer.take(self._length + 2)
+        if data is None:
+            return None
+        store, self._storing = self._storing, None
+        assert store is not None
+        if data[-2:] != b"\r\n":
+            return b"" if self._noreply else BAD_CHUNK
+        return store(data[:-2])
+
+    def _authenticate(self, words: list[bytes]) -> bytes | None:
+        """Take a password as memcached does: `set` with any key and `username password` as data."""
+        length = parse_unsigned(words[4], 20) if len(words) == 5 and words[0] == b"set" else None
+        if length is None:
+            self.closing = words[:1] == [b"quit"]
+            return b"" if self.closing else UNAUTHENTICATED
+        if length > STRANGERS_LINE:  # nobody has a password as long as that
+            self.count("auth_cmds")
+            self.count("auth_errors")
+            self.closing = True
+            return UNAUTHENTICATED
+
+        def check(data: bytes) -> bytes:
+            password = data.partition(b" ")[2]
+            self.count("auth_cmds")
+            if not self.session.instance.log_in(self.session, password):
+                self.count("auth_errors")
+                return b"CLIENT_ERROR authentication failure\r\n"
+            return b"STORED\r\n"
+
+        return self.expect_data(length, check)
+
+    def count(self, name: str) -> None:
+        self.session.counts[name] += 1
+
+    def _refusal(self, error: CommandError) -> bytes:
+        """Return the reply to what the store has refused."""
+        if isinstance(error, OutOfMemory):
+            self.count("store_no_memory")
+            return NO_MEMORY
+        return self.too_large()
+
+    def too_large(self) -> bytes:
+        """Return the reply to a value that is too large."""
+        self.count("store_too_large")
+        return TOO_LARGE
