@@ -83,16 +83,27 @@ class Accounts:
         limit = self._limit()
         return bool(limit) and self.held > limit
 
-    def wait_for_room(self, client: Client) -> None:
-        """Wait, before more is received of a client that holds something, while that is too much."""
+    def must_wait(self, client: Client) -> bool:
+        """Tell whether nothing more is to be received of this client now, because of what is held."""
         if not client.held or self._over_since is None:
-            return
+            return False
         with self._changed:
-            while self._is_over_locked() and not client.closing:
-                if self._worst_locked() is client and self.held <= self._limit() * _TOO_MUCH:
-                    return
-                self._relieve_locked()
-                self._changed.wait(0.1)
+            return self._must_wait_locked(client)
+
+    def wait_for_room(self, client: Client) -> None:
+        """Wait, before more is received of a client, as long as it must."""
+        if self.must_wait(client):
+            with self._changed:
+                while self._must_wait_locked(client):
+                    self._changed.wait(0.1)
+
+    def _must_wait_locked(self, client: Client) -> bool:
+        if not self._is_over_locked() or client.closing:
+            return False
+        if self._worst_locked() is client and self.held <= self._limit() * _TOO_MUCH:
+            return False
+        self._relieve_locked()
+        return True
 
     def relieve(self) -> None:
         """One pass of what is to be called each second: end who holds the most, if it is time."""

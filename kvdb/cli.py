@@ -218,7 +218,7 @@ def _wait_for_stop(service: Service) -> bool:
 
 
 def _greet(service: Service, seconds: float) -> None:
-    """Tell where each door is, and how to try it."""
+    """Tell where each port is, and how to try it."""
     config = service.config
     budget = f"{config.max_bytes / MB:g} MB" if config.max_bytes else "no limit of memory"
     if config.data is None:
@@ -231,12 +231,20 @@ def _greet(service: Service, seconds: float) -> None:
     host = service.server.host
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     url_host = f"[{near}]" if ":" in near else near
+    encrypted = config.tls_cert is not None
+    scheme = "https" if encrypted else "http"
     tries = {
-        "main": f"telnet {near} {{port}}  then  SET greeting hello  or  HELP;  redis-cli -h {near} -p {{port}}",
-        "memcached": f"telnet {near} {{port}}  then  get greeting;  any memcached client",
-        "haus": f"telnet {near} {{port}}  then  PUT greeting hello",
-        "http": f"http://{url_host}:{{port}}/  in a browser;  curl http://{url_host}:{{port}}/keys/greeting",
+        "main": f"redis-cli --tls --cacert FILE -h {near} -p {{port}}"
+        if encrypted
+        else f"telnet {near} {{port}}  then  SET greeting hello  or  HELP;  redis-cli -h {near} -p {{port}}",
+        "memcached": "any memcached client, with TLS"
+        if encrypted
+        else f"telnet {near} {{port}}  then  get greeting;  any memcached client",
+        "haus": f"openssl s_client -quiet -connect {url_host}:{{port}}  then  PUT greeting hello"
+        if encrypted
+        else f"telnet {near} {{port}}  then  PUT greeting hello",
+        "http": f"{scheme}://{url_host}:{{port}}/  in a browser;  curl {scheme}://{url_host}:{{port}}/keys/greeting",
     }
-    for name, door in service.doors.items():
-        text = tries[name].format(port=door.port)
-        log.info("%s door: listening on %s port %d.  Try:  %s", name, host, door.port, text)
+    for name, listener in service.listeners.items():
+        text = tries[name].format(port=listener.port)
+        log.info("%s port: listening on %s port %d.  Try:  %s", name, host, listener.port, text)

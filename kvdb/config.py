@@ -44,6 +44,9 @@ class Config:
     password: str | None = None
     protected: bool = True
     log_level: str = "info"
+    tls_cert: Path | None = None  # with it, every port speaks TLS and nothing else
+    tls_key: Path | None = None  # None: it is in the certificate's file
+    tls_client_ca: Path | None = None  # clients need a certificate that it has signed
 
     @property
     def is_journal(self) -> bool:

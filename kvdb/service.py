@@ -1,4 +1,4 @@
-"""A whole server in one process: the store, its doors, and what runs beside them."""
+"""A whole server in one process: the store, its ports, and what runs beside them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,33 @@ from typing import TYPE_CHECKING
 
 import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.allocator import can_be_kept
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.config import MB, Config, Fsync
 from kvdb.errors import TOO_MANY_CLIENTS
 from kvdb.memory import Governor, resident_bytes
 from kvdb.periodic import Periodic
 from kvdb.persistence import PersistenceError, Progress
 from kvdb.persistence.lockfile import AlreadyLocked, LockFile
-from kvdb.persistence.snapshot import Snapshots, load_snapshot
+from kvdb.persistence.snapshot import Snapshots
+from kvdb.persistence.snapshot_loading import load_snapshot
 from kvdb.protocols.main_port import MainPort
 from kvdb.reaper import Reaper
-from kvdb.resp import encode_error
-from kvdb.server import RESERVED_DESCRIPTORS, Door, Server, addresses_of, raise_descriptor_limit
+from kvdb.resp.encoding import encode_error
+from kvdb.server.listener import (
+    RESERVED_DESCRIPTORS,
+    Listener,
+    Port,
+    addresses_of,
+    raise_descriptor_limit,
+)
+from kvdb.server.loop import EventLoop
 from kvdb.store import Store
 
-# What only one door or one kind of data file needs is imported when that is opened: a server
+# What only one port or one kind of data file needs is imported when that is opened: a server
 # that has neither starts in two thirds of the time.
 if TYPE_CHECKING:
     from kvdb.persistence.journal import Journal
+    from kvdb.server.tls import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +58,7 @@ class Service:
     """A whole server. Started once, stopped once."""
 
     def __init__(self, config: Config, *, own_process: bool = False, load: bool = True) -> None:
-        """Take the lock, open the doors, load the data. Raises CannotStart.
+        """Take the lock, open the ports, load the data. Raises CannotStart.
 
         Without `load`, start() loads the data, and clients are told so meanwhile.
         With `own_process` the budget is kept by the process as a whole; a server within another
@@ -64,8 +73,10 @@ class Service:
         self.governor: Governor | None = None
         self.persistence: Snapshots | Journal | None = None
         self._journal: Journal | None = None  # self.persistence, if it is one
-        self.doors: dict[str, Door] = {}
-        self._more_doors: list[Door] = []  # the same ports on the other addresses of the host
+        self.listeners: dict[str, Listener] = {}
+        self._more_listeners: list[
+            Listener
+        ] = []  # the same ports on the other addresses of the host
         self._threads: list[Periodic] = []
         if config.data:
             # The same file must have one path: where links lead to is what gets replaced.
@@ -75,32 +86,38 @@ class Service:
             if config.data:
                 self.persistence = self._open_data(config.data)
             self.instance = Instance(self.store, config, self.persistence, self.stop_requests.put)
-            self._open_doors()
+            self.instance.certificates = self._open_certificates()
+            self.loop = EventLoop(congested=self._is_congested)
+            if self._journal:
+                self._journal.on_progress = self.loop.wake
+            self._open_ports()
             if own_process:
                 self._keep_within_limits()
             self.loaded: int | None = self._load() if load else None
         except BaseException:
-            for door in self._all_doors():
-                door.server_close()
+            for listener in self._all_listeners():
+                listener.server_close()
             if self._journal:
                 self._journal.stop()
             self._release_lock(refused=True)
             raise
-        self._threads.append(Reaper(self.store))
+        self._threads.append(Reaper(self.store, self.instance.planned_flush))
         self._threads.append(Periodic.every("housekeeping", 1.0, self.instance.housekeeping))
 
     @property
-    def server(self) -> Door:
-        """The main door."""
-        return self.doors["main"]
+    def server(self) -> Listener:
+        """The main listener."""
+        return self.listeners["main"]
 
     def start(self) -> None:
         """Serve from now on. Raises CannotStart or LoadingInterrupted if the data was to be loaded."""
+        self.loop.start()
+        self.instance.background.append(self.loop.thread)
         if self.loaded is None:
             if self._takes_long_to_load():
                 self.instance.loading = True
-                for door in self._all_doors():
-                    door.start()
+                for listener in self._all_listeners():
+                    listener.start()
             self.loaded = self._load()
         # What is loaded stays: no garbage collection has to walk it again.
         gc.collect()
@@ -113,15 +130,16 @@ class Service:
             self.instance.background.append(each.thread)
         # Only now may anybody write: what the journal did not hear of would never be written down.
         self.instance.loading = False
-        for door in self._all_doors():
-            if not door.started:
-                door.start()
+        for listener in self._all_listeners():
+            if not listener.started:
+                listener.start()
 
     def stop(self, save: bool = True) -> bool:
         """Stop from the outside in; tell whether everything could be saved."""
         self.instance.background.clear()
-        for door in self._all_doors():
-            door.stop()
+        for listener in self._all_listeners():
+            listener.stop()
+        self.loop.stop()
         for thread in self._threads:
             thread.stop()
         saved = self.save() if save else True
@@ -143,6 +161,9 @@ class Service:
     def saving_works(self) -> bool:
         """Whether the last attempt to put data on disk went well."""
         return self.persistence is None or self.persistence.last_error is None
+
+    def _is_congested(self) -> bool:
+        return self.persistence is not None and self.persistence.congested
 
     def _keep_within_limits(self) -> None:
         """Have the process keep to the budget, and to the descriptors that the system has for it."""
@@ -166,6 +187,19 @@ class Service:
         """Let go of the data; after a start that was `refused`, what the lock file says stays."""
         if self._lock:
             self._lock.release(keep_note=refused)
+
+    def _open_certificates(self) -> Certificates | None:
+        config = self.config
+        if config.tls_cert is None:
+            return None
+        from kvdb.server.tls import Certificates, describe
+
+        try:
+            return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
+        except OSError as error:
+            files = filter(None, (config.tls_cert, config.tls_key, config.tls_client_ca))
+            names = ", ".join(map(str, files))
+            raise CannotStart(f"cannot use {names} for TLS: {describe(error)}") from None
 
     def _open_data(self, path: Path) -> Snapshots | Journal:
         if self.config.is_journal:
@@ -213,69 +247,69 @@ class Service:
         except PersistenceError as error:
             raise CannotStart(str(error)) from None
 
-    def _open_doors(self) -> None:
+    def _open_ports(self) -> None:
         config = self.config
         try:
             addresses = addresses_of(config.host)
         except OSError as error:
             reason = f"{config.host}: {error.strerror or error}"
             raise CannotStart(f"cannot listen on the address of --host {reason}") from None
-        openers: dict[str, tuple[int | None, Callable[[str, int], Door]]] = {
+        openers: dict[str, tuple[int | None, Callable[[str, int], Listener]]] = {
             "main": (config.port, self._open_main),
             "memcached": (config.memcached_port, self._open_memcached),
             "haus": (config.haus_port, self._open_haus),
             "http": (config.http_port, self._open_http),
         }
-        for name, (port, open_door) in openers.items():
+        for name, (port, open_port) in openers.items():
             if port is None:
                 continue
-            door = self._open_everywhere(name, open_door, addresses, port)
-            setattr(config, "port" if name == "main" else f"{name}_port", door.port)
+            listener = self._open_everywhere(name, open_port, addresses, port)
+            setattr(config, "port" if name == "main" else f"{name}_port", listener.port)
 
     def _open_everywhere(
-        self, name: str, open_door: Callable[[str, int], Door], addresses: list[str], port: int
-    ) -> Door:
+        self, name: str, open_port: Callable[[str, int], Listener], addresses: list[str], port: int
+    ) -> Listener:
         """Listen on all of these addresses that this machine has; return the first."""
         for address in addresses:
-            first = self.doors.get(name)
+            first = self.listeners.get(name)
             try:
-                door = open_door(address, first.port if first else port)
+                listener = open_port(address, first.port if first else port)
             except OSError as error:
                 if error.errno in _NO_SUCH_ADDRESS and len(addresses) > 1:
                     continue
                 where = f"{self.config.host} port {port}"
                 raise CannotStart(f"cannot listen on {where}: {error.strerror or error}") from None
             if first is None:
-                self.doors[name] = door
+                self.listeners[name] = listener
             else:
-                self._more_doors.append(door)
-        if name not in self.doors:
+                self._more_listeners.append(listener)
+        if name not in self.listeners:
             raise CannotStart(f"this machine has no address of --host {self.config.host}")
-        return self.doors[name]
+        return self.listeners[name]
 
-    def _all_doors(self) -> list[Door]:
-        return [*self.doors.values(), *self._more_doors]
+    def _all_listeners(self) -> list[Listener]:
+        return [*self.listeners.values(), *self._more_listeners]
 
     # What each tells a client if there are too many of them is in its own words.
 
-    def _open_main(self, host: str, port: int) -> Door:
+    def _open_main(self, host: str, port: int) -> Listener:
         too_many = encode_error(TOO_MANY_CLIENTS)
-        return Server(host, port, self.instance, MainPort, too_many)
+        return Port(host, port, self.instance, self.loop, MainPort, too_many)
 
-    def _open_memcached(self, host: str, port: int) -> Door:
+    def _open_memcached(self, host: str, port: int) -> Listener:
         from kvdb.protocols.memcached import Memcached
 
         too_many = b"ERROR Too many open connections\r\n"
-        return Server(host, port, self.instance, Memcached, too_many)
+        return Port(host, port, self.instance, self.loop, Memcached, too_many)
 
-    def _open_haus(self, host: str, port: int) -> Door:
+    def _open_haus(self, host: str, port: int) -> Listener:
         from kvdb.protocols.haus import Haus
 
         too_many = b'{"status": "Error", "mesg": "Too many clients!"}\n'
-        return Server(host, port, self.instance, Haus, too_many)
+        return Port(host, port, self.instance, self.loop, Haus, too_many)
 
-    def _open_http(self, host: str, port: int) -> Door:
-        from kvdb.http.server import HttpServer
+    def _open_http(self, host: str, port: int) -> Listener:
+        from kvdb.http.listener import HttpServer
 
         return HttpServer(host, port, self.instance)
 

@@ -46,11 +46,18 @@ class Setting:
     read: Callable[[str], Any]
     help: str
     default: str = ""  # as the help has it; where empty, Config's
+    parameter: str = ""  # of CONFIG, where Redis has another name for it than the flag's
+    changeable: bool = False  # by CONFIG SET, while the server runs
 
     @property
     def variable(self) -> str:
         """The environment variable that stands for the flag."""
         return "KVDB_" + self.flag.lstrip("-").upper().replace("-", "_")
+
+    @property
+    def config_name(self) -> str:
+        """What CONFIG calls it: as Redis does, where Redis has it."""
+        return self.parameter or self.flag.lstrip("-")
 
     @property
     def name(self) -> str:
@@ -144,9 +151,9 @@ _FSYNCS: Final = [fsync.value for fsync in Fsync]
 
 SETTINGS: Final = (
     Setting("data", "DATA", "DATA", "the path of a file", _path,
-            "the file that keeps the data"),
+            "the file that keeps the data", parameter="dbfilename"),
     Setting("host", "--host", "ADDRESS", "an address or a name", _host,
-            "address to listen on"),
+            "address to listen on", parameter="bind"),
     Setting("port", "--port", "PORT", _A_PORT, _port,
             "main port; 0: a free one"),
     Setting("memcached_port", "--memcached-port", "PORT", _A_PORT, _port,
@@ -163,28 +170,34 @@ SETTINGS: Final = (
             "names, beside localhost and addresses, by which browsers may reach the HTTP port",
             "none"),
     Setting("fsync", "--fsync", "WHEN", " or ".join(_FSYNCS), lambda text: Fsync(text).value,
-            f"when a change is in the journal: {', '.join(_FSYNCS)}"),
+            f"when a change is in the journal: {', '.join(_FSYNCS)}", parameter="appendfsync"),
     Setting("max_bytes", "--max-mb", "MB", _SIZE, _megabytes,
-            "byte budget in MB; the least recently used keys go first; 0: no limit", "64"),
+            "byte budget in MB; the least recently used keys go first; 0: no limit", "64", parameter="maxmemory", changeable=True),
     Setting("max_client_bytes", "--max-client-mb", "MB", _SIZE, _megabytes,
             "what clients' buffers and queues may take together, beside the budget, in MB; "
-            "0: no limit", "64"),
+            "0: no limit", "64", parameter="maxmemory-clients", changeable=True),
     Setting("max_value_bytes", "--max-value-mb", "MB", _SIZE + " above 0", _some_megabytes,
-            "longest value in MB", "16"),
+            "longest value in MB", "16", parameter="proto-max-bulk-len"),
     Setting("snapshot_interval", "--snapshot-interval", "SECONDS", _SECONDS, _number,
-            "seconds between snapshots; 0: only at the end and on SAVE", "60"),
+            "seconds between snapshots; 0: only at the end and on SAVE", "60", parameter="save", changeable=True),
     Setting("in_memory", "--in-memory", "", "1 or 0", _switch, "keep nothing on disk"),
     Setting("max_clients", "--max-clients", "N", "a number above 0", _positive,
-            "connections at a time"),
+            "connections at a time", parameter="maxclients", changeable=True),
     Setting("idle_timeout", "--idle-timeout", "SECONDS", _SECONDS, _number,
-            "end connections that are silent for so long; 0: never", "0"),
+            "end connections that are silent for so long; 0: never", "0", parameter="timeout", changeable=True),
     Setting("password_file", "--password-file", "FILE", "the path of a file", _path,
             "file whose first line is the password that clients must give; the variable "
-            "KVDB_PASSWORD may hold the password itself", "none"),
+            "KVDB_PASSWORD may hold the password itself", "none", parameter="requirepass"),
     Setting("no_protection", "--no-protection", "", "1 or 0", _switch,
-            "allow an address other than loopback without a password"),
+            "allow an address other than loopback without a password", parameter="protected-mode"),
+    Setting("tls_cert", "--tls-cert", "FILE", "the path of a file", _path,
+            "certificate (PEM, with its chain): every port speaks TLS then, and nothing else", "none", parameter="tls-cert-file", changeable=True),
+    Setting("tls_key", "--tls-key", "FILE", "the path of a file", _path,
+            "its key (PEM), if that is not in the same file", "none", parameter="tls-key-file", changeable=True),
+    Setting("tls_client_ca", "--tls-client-ca", "FILE", "the path of a file", _path,
+            "clients must show a certificate that these authorities have signed", "none", parameter="tls-ca-cert-file", changeable=True),
     Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), _log_level,
-            f"one of {', '.join(LOG_LEVELS)}"),
+            f"one of {', '.join(LOG_LEVELS)}", parameter="loglevel", changeable=True),
 )  # fmt: skip
 
 BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}
@@ -236,6 +249,10 @@ def configure(given: Mapping[str, Any], environment: Mapping[str, str]) -> tuple
     config.protected = not values.get("no_protection", False)
     config.password = _password(values.get("password_file"), environment)
     _check_ports(config)
+    if config.tls_cert is None:
+        for field in ("tls_key", "tls_client_ca"):
+            if field in values:
+                raise BadSetting(f"{BY_FIELD[field].name} needs {BY_FIELD['tls_cert'].name}")
     return config, _check_persistence(config, values)
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.config import Config
 from kvdb.persistence.database import JournalFile
 from kvdb.persistence.journal import Fsync, Journal
+from kvdb.protocols import RequestLoop
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key, key_in
 from tests.store_case import contents
@@ -94,6 +95,28 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen in time")
 
 
+def answers(dialect: RequestLoop, data: bytes) -> bytes:
+    """Send bytes; return what comes back, as soon as the disk has decided about it."""
+    replies = dialect.receive(data)
+    while True:
+        while (undecided := dialect.undecided) is not None:
+            journal = dialect.session.instance.persistence
+            assert isinstance(journal, Journal)
+            with journal._changed:
+                assert journal._changed.wait_for(lambda: undecided.is_decided, 10), "still waiting"
+            replies += undecided.settle() or b""
+        if not dialect.more:
+            return replies
+        replies += dialect.receive(b"")
+
+
+class Client(Conversation):
+    """A client whose replies may have to wait for the disk."""
+
+    def bytes(self, data: bytes | str) -> bytes:
+        return answers(self.dialect, data if isinstance(data, bytes) else data.encode())
+
+
 class JournalCase(unittest.TestCase):
     """`self.store` keeps its entries in the file `self.path`; the test looks at both."""
 
@@ -105,15 +128,24 @@ class JournalCase(unittest.TestCase):
         self.enterContext(mock.patch("kvdb.persistence.journal._RETRY", 0.001))
         self.enterContext(mock.patch("kvdb.persistence.journal._RETRY_ALWAYS", 0.001))
 
-    def open(self, fsync: Fsync = Fsync.EVERYSEC, max_bytes: int = 0) -> None:
-        """Start a server's store and journal on the file."""
+    def open(
+        self, fsync: Fsync = Fsync.EVERYSEC, max_bytes: int = 0, *, thread: bool = True
+    ) -> None:
+        """Start a server's store and journal on the file.
+
+        Without a thread, nothing is written before the test calls write_down().
+        """
         self.store = Store(max_bytes, clock=self.clock)
         self.journal = Journal(self.store, self.path, fsync)
         self.addCleanup(self.journal.stop)
         self.loaded = self.journal.load()
         self.disk = Disk()
         self.disk.stand_before(self.journal._file)
-        self.journal.start()
+        if thread:
+            self.journal.start()
+        else:
+            with mock.patch.object(self.journal.thread, "start"):
+                self.journal.start()
         self.addCleanup(self.store.check)
         config = Config(max_bytes=0, data=self.path)
         self.instance = Instance(self.store, config, self.journal, monotonic=ManualClock())
@@ -122,6 +154,24 @@ class JournalCase(unittest.TestCase):
         """Stop, and start again."""
         self.assertTrue(self.journal.stop())
         self.open(fsync)
+
+    def write_down(self, refused: bool = False) -> None:
+        """One pass of what the journal's thread does, on a disk that may refuse it."""
+        self.disk.full = refused
+        self.assertEqual(self.journal._write_down(), not refused)
+        self.disk.full = False
+
+    def fail_to_commit(self, meanwhile: Callable[[], object]) -> None:
+        """Have the disk refuse what is waiting at its very end, after something else has come."""
+
+        def before_commit() -> None:
+            self.disk.before_commit = lambda: None
+            meanwhile()
+            self.disk.full = True
+
+        self.disk.before_commit = before_commit
+        self.assertFalse(self.journal._write_down())
+        self.disk.full = False
 
     def rows(
         self, path: Path | None = None, columns: str = "db, key, value, expires_at, client_flags"
@@ -147,8 +197,8 @@ class JournalCase(unittest.TestCase):
         self.journal.save()
         self.assertEqual(self.entries_on_disk(), contents(self.store))
 
-    def talk(self) -> Conversation:
-        return Conversation(self.instance)
+    def talk(self) -> Client:
+        return Client(self.instance)
 
     def by_hand(self, *statements: str) -> None:
         """Work on the file as a person does with the sqlite3 program."""

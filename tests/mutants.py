@@ -66,7 +66,7 @@ DEFAULT = (
     "kvdb/server*.py",
     "kvdb/protocols/*.py",
 )
-END_TO_END = ("tests.test_cli", "tests.test_crash", "tests.test_every_door")
+END_TO_END = ("tests.test_cli", "tests.test_crash", "tests.test_every_port")
 """Modules that start a server in another process: they come last for every mutant."""
 
 MOST_MEMORY = 4 << 30

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvdb.store import Dump, Store
-from kvdb.store.entry import Change, Entry, Flush, Key, entry_cost, has_come, split_key
+from kvdb.store.entry import Entry, Key, entry_cost, has_come, split_key
+from kvdb.store.feed import Change, Flush
 from tests.support import ManualClock
 
 COST = entry_cost(b"a", b"1")  # of every entry that fill() makes in database 0

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import kvdb.commands  # noqa: F401  (fills the command table)
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.config import Config
 from kvdb.protocols.main_port import MainPort
 from kvdb.replies import Reply

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import unittest
 
-from kvdb.buffer import InputBuffer, LineTooLong
+from kvdb.resp.buffer import InputBuffer, LineTooLong
 
 
 def buffer_of(*chunks: bytes) -> InputBuffer:

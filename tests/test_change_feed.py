@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from kvdb.errors import EntryTooLarge, OutOfMemory
-from kvdb.store.entry import Cause, Change, Entry, EvictionPolicy, Flush, Key
+from kvdb.store.budget import EvictionPolicy
+from kvdb.store.entry import Entry, Key
+from kvdb.store.feed import Cause, Change, Flush
 from tests.store_case import Feed, Replica, StoreCase, contents
 
 

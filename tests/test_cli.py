@@ -23,7 +23,7 @@ from unittest import mock
 import kvdb
 from kvdb.cli import _stop_handler, _wait_for_stop, parse_config
 from kvdb.config import MB, Config
-from kvdb.server import Door, addresses_of
+from kvdb.server.listener import Listener, addresses_of
 from kvdb.service import CannotStart, Service
 from tests.support import Wire, running_server
 
@@ -129,7 +129,7 @@ class ProcessTest(unittest.TestCase):
         try:
             for line in process.stderr:
                 self.greeting += line
-                if "main door" in line:
+                if "main port" in line:
                     break
             listening = re.search(r"listening on \S+ port (\d+)", self.greeting)
             assert listening, self.greeting
@@ -238,7 +238,7 @@ class ProcessTest(unittest.TestCase):
             self.end(process)
         self.assertEqual(os.listdir(self.folder), [])
 
-    def test_the_start_tells_where_the_door_is_and_how_to_try_it(self) -> None:
+    def test_the_start_tells_where_the_port_is_and_how_to_try_it(self) -> None:
         with self.server() as (_, port):
             self.assertIn(f"redis-cli -h 127.0.0.1 -p {port}", self.greeting)
             self.assertIn(f"telnet 127.0.0.1 {port}", self.greeting)
@@ -415,20 +415,20 @@ class AddressTest(unittest.TestCase):
     """A name listens on all the addresses that it has and this machine has."""
 
     def setUp(self) -> None:
-        self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
+        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
 
     def resolve(self, *addresses: str) -> None:
         """Have the name of the host lead to these addresses."""
         self.enterContext(mock.patch("kvdb.service.addresses_of", return_value=list(addresses)))
-        bind = Door.server_bind
+        bind = Listener.server_bind
 
-        def bind_unless_elsewhere(door: Door) -> None:
+        def bind_unless_elsewhere(port: Listener) -> None:
             # Some systems let a program listen on any address.
-            if str(door.server_address[0]) in ELSEWHERE:
+            if str(port.server_address[0]) in ELSEWHERE:
                 raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-            bind(door)
+            bind(port)
 
-        self.enterContext(mock.patch.object(Door, "server_bind", bind_unless_elsewhere))
+        self.enterContext(mock.patch.object(Listener, "server_bind", bind_unless_elsewhere))
 
     def check_listens_on(self, *addresses: str) -> None:
         ports = {"memcached_port": 0, "haus_port": 0, "http_port": 0}
@@ -436,10 +436,10 @@ class AddressTest(unittest.TestCase):
             for number, address in enumerate(addresses):
                 with Wire(service.server.port, address) as wire:
                     self.assertEqual(wire.ask(b"INCR n\r\n", 4), b":%d\r\n" % (number + 1))
-                with Wire(service.doors["memcached"].port, address) as wire:
+                with Wire(service.listeners["memcached"].port, address) as wire:
                     self.assertEqual(wire.ask(b"incr n 0\r\n", 3), b"%d\r\n" % (number + 1))
                 for name in ("haus", "http"):
-                    Wire(service.doors[name].port, address).socket.close()
+                    Wire(service.listeners[name].port, address).socket.close()
         for address in addresses:
             with self.assertRaises(ConnectionRefusedError):
                 Wire(service.server.port, address)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from unittest import mock
 
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.config import Config
 from kvdb.replies import NO_REPLY
 from kvdb.store import Store
@@ -175,7 +175,7 @@ class PasswordTest(CommandTest):
         self.assertEqual((self.talk.session.version, self.talk.session.name), (2, b""))
         self.assert_replies(("HELLO 4", NOPROTO), ("PING", NOAUTH))
 
-    def test_the_right_password_opens_the_door(self) -> None:
+    def test_the_right_password_opens_the_port(self) -> None:
         for line in ("AUTH pw", "AUTH default pw", "HELLO 3 AUTH default pw"):
             with self.subTest(line):
                 talk = Conversation(password="pw")
@@ -195,10 +195,10 @@ class PasswordTest(CommandTest):
             self.assert_replies((line, WRONGPASS), ("PING", NOAUTH))
         self.assertEqual((self.talk.session.version, self.talk.session.name), (2, b""))
 
-    def test_a_wrong_password_later_does_not_close_the_door(self) -> None:
+    def test_a_wrong_password_later_does_not_close_the_port(self) -> None:
         self.assert_replies(("AUTH pw", b"OK"), ("AUTH no", WRONGPASS), ("PING", b"PONG"))
 
-    def test_reset_closes_the_door_again(self) -> None:
+    def test_reset_closes_the_port_again(self) -> None:
         self.assert_replies(("AUTH pw", b"OK"), ("RESET", b"RESET"), ("PING", NOAUTH))
 
     def test_auth_without_a_password_to_ask_for(self) -> None:

@@ -76,7 +76,7 @@ class CrashTest(unittest.TestCase):
         try:
             for line in process.stderr:
                 greeting += line
-                if "main door" in line:
+                if "main port" in line:
                     break
             listening = re.search(r"listening on \S+ port (\d+)", greeting)
             assert listening, greeting

@@ -8,21 +8,21 @@ from typing import Any
 from unittest import mock
 
 from kvdb.store.entry import key_in
-from tests.doors import HausLines
+from tests.ports import HausLines
 from tests.support import Wire, running_server
-from tests.test_memcached import Door
+from tests.test_memcached import Port
 
 
 class MemcachedDatabaseTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.door = Door(memcached_db=3)
-        self.store = self.door.store
+        self.port = Port(memcached_db=3)
+        self.store = self.port.store
         self.addCleanup(self.store.check)
-        self.door.resp("SET", "k", "zero")
+        self.port.resp("SET", "k", "zero")
 
     def check(self, *exchanges: tuple[str, str]) -> None:
         for request, expected in exchanges:
-            self.assertEqual(self.door(request), expected.replace("|", "\r\n"), request)
+            self.assertEqual(self.port(request), expected.replace("|", "\r\n"), request)
         self.assert_untouched()
 
     def assert_untouched(self) -> None:
@@ -45,14 +45,14 @@ class MemcachedDatabaseTest(unittest.TestCase):
             ("decr k 1", b"239"), ("ms k 1|x", b"x"), ("ms k 1 MA|y", b"xy"),
         ):  # fmt: skip
             key = request.split()[1].encode()
-            self.door(request)
+            self.port(request)
             self.assertEqual(self.store.get(key_in(3, key)), value, request)
             self.assert_untouched()
-        self.door("set k 0 0 1|5")
-        self.door("ma k")
-        self.assertEqual(self.door.resp("GET", "k"), b"zero")
-        self.door.resp("SELECT", 3)
-        self.assertEqual(self.door.resp("GET", "k"), b"6")
+        self.port("set k 0 0 1|5")
+        self.port("ma k")
+        self.assertEqual(self.port.resp("GET", "k"), b"zero")
+        self.port.resp("SELECT", 3)
+        self.assertEqual(self.port.resp("GET", "k"), b"6")
         self.check(("delete k", "DELETED|"), ("get k", "END|"), ("md k2", "HD|"))
 
     def test_names_in_answers_are_the_clients_own(self) -> None:
@@ -65,51 +65,51 @@ class MemcachedDatabaseTest(unittest.TestCase):
             ("lru_crawler metadump all", "key=a exp=-1 la=0 cas=0 fetch=no cls=1 size=2|END|"),
             ("stats cachedump 1 0", "ITEM a [1 b; 0 s]|END|"),
         )
-        self.door("stats detail on")
-        self.door("set p:1 0 0 1|v")
+        self.port("stats detail on")
+        self.port("set p:1 0 0 1|v")
         self.assertEqual(
-            self.door("stats detail dump"), "PREFIX p get 0 hit 0 set 1 del 0\r\nEND\r\n"
+            self.port("stats detail dump"), "PREFIX p get 0 hit 0 set 1 del 0\r\nEND\r\n"
         )
 
     def test_cas_sees_the_changes_of_its_own_database(self) -> None:
-        self.door("set k 0 0 1|1")
-        token = self.door.token()
-        self.door.resp("SET", "k", "zero")
+        self.port("set k 0 0 1|1")
+        token = self.port.token()
+        self.port.resp("SET", "k", "zero")
         self.check((f"cas k 0 0 1 {token}|2", "STORED|"))
-        token = self.door.token()
-        self.door.resp("SELECT", 3)
-        self.door.resp("SET", "k", "other")
-        self.door.resp("SELECT", 0)
+        token = self.port.token()
+        self.port.resp("SELECT", 3)
+        self.port.resp("SET", "k", "other")
+        self.port.resp("SELECT", 0)
         self.check((f"cas k 0 0 1 {token}|3", "EXISTS|"), ("get k", "VALUE k 0 5|other|END|"))
-        token = self.door("mg k c").split()[1].removeprefix("c").strip()
+        token = self.port("mg k c").split()[1].removeprefix("c").strip()
         self.check((f"ms k 1 C{token}|4", "HD|"), (f"ms k 1 C{token}|5", "EX|"))
 
     def test_flush_all_empties_this_database_only(self) -> None:
-        self.door("set k 0 0 1|1")
-        self.door.resp("SELECT", 5)
-        self.door.resp("SET", "k", "five")
+        self.port("set k 0 0 1|1")
+        self.port.resp("SELECT", 5)
+        self.port.resp("SET", "k", "five")
         self.check(("flush_all", "OK|"), ("get k", "END|"))
         self.assertEqual(self.store.get(key_in(5, b"k")), b"five")
 
     def test_a_delayed_flush_all_empties_this_database_only(self) -> None:
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         self.check(("flush_all 10", "OK|"), ("get k", "VALUE k 0 1|1|END|"))
-        self.door.clock.now += 10
-        self.store.expire_due()
+        self.port.clock.now += 10
+        self.port.resp.instance.planned_flush.run_if_due()
         self.check(("get k", "END|"))
         self.assertEqual(self.store.size(3), 0)
 
     def test_curr_items_counts_this_database(self) -> None:
-        self.assertEqual(self.door.stats()["curr_items"], "0")
+        self.assertEqual(self.port.stats()["curr_items"], "0")
         for n in range(3):
-            self.door(f"set k{n} 0 0 1|v")
-        self.assertEqual(self.door.stats()["curr_items"], "3")
-        self.assertEqual(self.door.stats("items")["items:1:number"], "3")
-        self.assertEqual(Door(memcached_db=0).stats()["curr_items"], "0")
+            self.port(f"set k{n} 0 0 1|v")
+        self.assertEqual(self.port.stats()["curr_items"], "3")
+        self.assertEqual(self.port.stats("items")["items:1:number"], "3")
+        self.assertEqual(Port(memcached_db=0).stats()["curr_items"], "0")
 
     def test_a_value_too_large_drops_the_old_one_of_this_database(self) -> None:
-        self.door.resp.instance.config.max_value_bytes = 10
-        self.door("set k 0 0 1|v")
+        self.port.resp.instance.config.max_value_bytes = 10
+        self.port("set k 0 0 1|v")
         large = "SERVER_ERROR object too large for cache|"
         self.check(("set k 0 0 11|hello world", large), ("get k", "END|"))
 
@@ -120,8 +120,8 @@ class MemcachedDatabaseTest(unittest.TestCase):
 
 class HausDatabaseTest(unittest.TestCase):
     def setUp(self) -> None:
-        door = Door(haus_db=15)
-        self.resp, self.store = door.resp, door.store
+        port = Port(haus_db=15)
+        self.resp, self.store = port.resp, port.store
         self.addCleanup(self.store.check)
         self.resp("SET", "k", "zero")
         self.haus = HausLines(self.resp.instance)
@@ -168,13 +168,13 @@ class HausDatabaseTest(unittest.TestCase):
 
 class ServerTest(unittest.TestCase):
     def test_both_ports_have_databases_of_their_own_on_a_whole_server(self) -> None:
-        self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
+        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         settings = {"memcached_port": 0, "haus_port": 0, "memcached_db": 1, "haus_db": 2}
         with (
             running_server(**settings) as service,
             Wire(service.server.port) as main,
-            Wire(service.doors["memcached"].port) as memcached,
-            Wire(service.doors["haus"].port) as haus,
+            Wire(service.listeners["memcached"].port) as memcached,
+            Wire(service.listeners["haus"].port) as haus,
         ):
             self.assertEqual(memcached.ask(b"set k 0 0 1\r\n1\r\n", 8), b"STORED\r\n")
             self.assertEqual(json.loads(haus.ask(b"PUT k 2\n", 17)), {"status": "Ok"})

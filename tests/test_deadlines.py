@@ -29,8 +29,7 @@ class DeadlinesTest(unittest.TestCase):
     def put(self, key: object, deadline: int) -> None:
         self.discard(key)
         self.deadline_of[key] = deadline / 1000
-        self.deadlines.add(key, deadline)
-        self.deadlines.split_if_large(deadline, self.deadline_of)
+        self.deadlines.add(key, deadline, self.deadline_of)
 
     def discard(self, key: object) -> None:
         if key in self.deadline_of:
@@ -231,10 +230,10 @@ class DeadlinesTest(unittest.TestCase):
             del deadlines._seconds[20]
 
         def unknown(deadlines: Deadlines[object]) -> None:
-            deadlines.add(b"unknown", 10_100)
+            deadlines.add(b"unknown", 10_100, {})
 
         def twice(deadlines: Deadlines[object]) -> None:
-            deadlines.add(b"later", 10_100)
+            deadlines.add(b"later", 10_100, {})
 
         def another_second(deadlines: Deadlines[object]) -> None:
             deadlines._seconds[21] = deadlines._seconds.pop(20)
@@ -269,7 +268,7 @@ class DeadlinesTest(unittest.TestCase):
                 deadlines: Deadlines[object] = Deadlines()
                 deadline_of: dict[object, float] = {b"begun": 10.5, b"later": 20.5}
                 for key, at in deadline_of.items():
-                    deadlines.add(key, round(at * 1000))
+                    deadlines.add(key, round(at * 1000), deadline_of)
                 deadlines.count_due(10_000, deadline_of)  # splits second 10
                 deadlines.check(deadline_of)
                 damage(deadlines)

@@ -7,15 +7,8 @@ from unittest import mock
 
 from kvdb.errors import EntryTooLarge, OutOfMemory
 from kvdb.store import Store
-from kvdb.store.entry import (
-    CLIENT_FLAGS_COST,
-    DEADLINE_COST,
-    NOTE_COST,
-    Entry,
-    EvictionPolicy,
-    Key,
-    entry_cost,
-)
+from kvdb.store.budget import EvictionPolicy
+from kvdb.store.entry import CLIENT_FLAGS_COST, DEADLINE_COST, NOTE_COST, Entry, Key, entry_cost
 from tests.store_case import COST, StoreCase, contents
 
 LARGE = b"x" * 100  # more than `1` costs
@@ -83,7 +76,7 @@ class LeastRecentlyUsedTest(StoreCase):
 
     def test_without_touching_reads_and_writes_keep_the_order(self) -> None:
         self.fill(b"a", b"b", b"c")
-        with self.store.without_touching():
+        with self.store.atomic(touching=False):
             self.store.get(b"a")
             self.fill(b"a")
             self.store.update(b"b", lambda old: b"1")
@@ -92,27 +85,27 @@ class LeastRecentlyUsedTest(StoreCase):
 
     def test_without_touching_a_touch_counts_nevertheless(self) -> None:
         self.fill(b"a", b"b")
-        with self.store.without_touching():
+        with self.store.atomic(touching=False):
             self.store.touch(b"a")
         self.assertEqual(self.evict_all(), [b"b", b"a"])
 
     def test_touching_goes_on_after_the_block_even_if_it_raises(self) -> None:
         self.fill(b"a", b"b")
-        with contextlib.suppress(ValueError), self.store.without_touching():
+        with contextlib.suppress(ValueError), self.store.atomic(touching=False):
             raise ValueError
         self.store.get(b"a")
         self.assertEqual(self.evict_all(), [b"b", b"a"])
 
     def test_blocks_without_touching_may_be_nested(self) -> None:
         self.fill(b"a", b"b")
-        with self.store.without_touching():
-            with self.store.without_touching():
+        with self.store.atomic(touching=False):
+            with self.store.atomic(touching=False):
                 self.store.get(b"a")
             self.store.get(b"a")
         self.assertEqual(self.evict_all(), [b"a", b"b"])
 
     def test_a_flush_ends_no_block_without_touching(self) -> None:
-        with self.store.without_touching():
+        with self.store.atomic(touching=False):
             self.fill(b"old")
             self.store.flush()
             self.fill(b"a", b"b")
@@ -304,6 +297,14 @@ class BudgetTest(StoreCase):
         self.assertEqual(self.there(), set(keys[900:]))
         self.assertEqual(self.store.evicted_keys, 900)
 
+    def test_a_deadline_that_has_passed_evicts_nobody(self) -> None:
+        self.fill(b"a", b"b", b"c")
+        self.limit(3)
+        self.store.put_back([(b"d", Entry(b"1")), (b"e", Entry(b"1"))])  # asks nobody for room
+        self.assertTrue(self.store.set_deadline(b"d", self.soon(-1)))
+        self.assertEqual(self.there(), {b"a", b"b", b"c", b"e"})
+        self.limit(4)
+
 
 class AllowanceTest(StoreCase):
     def test_an_allowance_below_the_budget_evicts_the_oldest(self) -> None:
@@ -454,7 +455,7 @@ class PolicyTest(StoreCase):
                     self.fill_volatile(b"a", b"b", b"c")
                     with contextlib.ExitStack() as stack:
                         if not touching:
-                            stack.enter_context(self.store.without_touching())
+                            stack.enter_context(self.store.atomic(touching=False))
                         use()
                     volatile = self.store.dump().expires_at
                     orders.append([key for key in self.evict_all() if key in volatile])
@@ -480,7 +481,7 @@ class BoundedWorkTest(StoreCase):
             self.fill(b"new%05d" % len(evicted))
             evicted.append(self.store.evicted_keys - before)
 
-        with mock.patch("kvdb.store.store.time.sleep", write_between):
+        with mock.patch("kvdb.store.core.time.sleep", write_between):
             self.store.max_bytes = 100 * COST
         self.assertGreater(len(evicted), 3)
         self.assertLessEqual(max(evicted), 2)

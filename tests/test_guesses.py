@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import logging
+import threading
 import unittest
 from unittest import mock
 
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.config import Config
 from kvdb.guesses import FREE, LONGEST, Guesses
-from kvdb.server import Door
+from kvdb.http.listener import HttpServer
 from kvdb.service import Service
 from kvdb.store import Store
-from tests.journal_case import Gate
+from tests.journal_case import until
 from tests.support import ManualClock, Wire, running_server
 
 DELAYS = [0.0] * FREE + [0.05 * 1.5**n for n in range(1, 12)] + [5.0, 5.0]
@@ -149,21 +151,13 @@ WAYS = {
 }  # fmt: skip
 
 
-class EveryPortTest(unittest.TestCase):
-    """Each port counts wrong passwords, and holds the answer back, one at a time."""
+class PortCase(unittest.TestCase):
+    """A server that wants a password, with all its ports."""
 
     def setUp(self) -> None:
-        self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
-        self.held: list[float] = []
-        self.enterContext(
-            mock.patch.object(Door, "hold_back", lambda door, seconds: self.hold_back(seconds))
-        )
+        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         self.enterContext(self.assertLogs("kvdb", logging.WARNING))
         self.service = self.serve()
-
-    def hold_back(self, seconds: float) -> None:
-        if seconds:
-            self.held.append(round(seconds, 3))
 
     def serve(self) -> Service:
         return self.enterContext(
@@ -171,7 +165,7 @@ class EveryPortTest(unittest.TestCase):
         )
 
     def connect(self, way: str) -> Wire:
-        return self.enterContext(Wire(self.service.doors[WAYS[way][0]].port))
+        return self.enterContext(Wire(self.service.listeners[WAYS[way][0]].port))
 
     def guess(self, wire: Wire, way: str, password: str = "wrong") -> None:
         """Send a password and read the beginning of the answer; that ends with its line."""
@@ -184,6 +178,34 @@ class EveryPortTest(unittest.TestCase):
         self.service.instance._guesses = guesses = Guesses()
         for _ in range(FREE):
             guesses.wrong("127.0.0.1")
+
+    def log_in(self) -> Wire:
+        """Return a connection that has given the right password."""
+        wire = self.connect("AUTH")
+        self.guess(wire, "AUTH", PASSWORD)
+        return wire
+
+
+class EveryPortTest(PortCase):
+    """Each port counts wrong passwords, and holds the answer back, one at a time."""
+
+    def setUp(self) -> None:
+        self.held: list[float] = []
+        real = Session.take_penalty
+
+        def take_penalty(session: Session) -> float:
+            self.hold_back(real(session))
+            return 0.0
+
+        self.enterContext(mock.patch.object(Session, "take_penalty", take_penalty))
+        self.enterContext(
+            mock.patch.object(HttpServer, "hold_back", lambda server, wait: self.hold_back(wait))
+        )
+        super().setUp()
+
+    def hold_back(self, seconds: float) -> None:
+        if seconds:
+            self.held.append(round(seconds, 3))
 
     def read_answers(self, wire: Wire, count: int, refused: bytes, last: bytes) -> None:
         """Read so many refusals, and the beginning of another answer."""
@@ -236,62 +258,92 @@ class EveryPortTest(unittest.TestCase):
                 self.assertEqual(self.held[-1], 5.0)
                 self.held.clear()
 
-    def test_nothing_is_answered_before_the_time_is_over(self) -> None:
-        for way in WAYS:
-            with self.subTest(way):
-                self.exhaust()
-                gate = Gate()
-                self.addCleanup(gate.opened.set)
-                wait = lambda seconds, gate=gate: seconds and gate()  # noqa: E731
-                with mock.patch.object(self, "hold_back", wait):
-                    wire = self.connect(way)
-                    _, request, refused, _ = WAYS[way]
-                    wire.socket.sendall(request("wrong"))
-                    self.assertTrue(gate.reached.wait(10))
-                    wire.socket.setblocking(False)
-                    with self.assertRaises(BlockingIOError):
-                        wire.socket.recv(1)
-                    wire.socket.settimeout(10)
-                    # Others are served meanwhile.
-                    self.assertEqual(
-                        self.connect("AUTH").ask(f'AUTH "{PASSWORD}"\r\n'.encode(), 5), b"+OK\r\n"
-                    )
-                    gate.opened.set()
-                    self.assertEqual(wire.read(len(refused)), refused)
-
     def test_a_request_without_a_password_is_no_guess(self) -> None:
         for _ in range(FREE):
-            with Wire(self.service.doors["http"].port) as wire:
+            with Wire(self.service.listeners["http"].port) as wire:
                 wire.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 12)
-            with Wire(self.service.doors["main"].port) as wire:
+            with Wire(self.service.listeners["main"].port) as wire:
                 self.assertEqual(wire.ask(b"GET k\r\n", 7), b"-NOAUTH")
         self.guess(self.connect("AUTH"), "AUTH")
         self.assertEqual(self.held, [])
 
 
-class HoldBackTest(unittest.TestCase):
-    def test_it_lasts_as_long_as_it_should_but_not_beyond_a_stop(self) -> None:
-        clock = ManualClock()
-        slept: list[float] = []
+class HoldBackTest(PortCase):
+    """A clock that the test moves tells when an answer is due."""
 
-        def sleep(seconds: float) -> None:
-            slept.append(seconds)
-            clock.now += seconds
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = ManualClock()
+        self.enterContext(mock.patch.object(self.service.loop, "_monotonic", self.clock))
+        self.enterContext(mock.patch.object(self.service.instance, "monotonic", self.clock))
 
-        with (
-            running_server() as service,
-            mock.patch.object(service.instance, "monotonic", clock),
-            mock.patch("kvdb.server.time") as time,
-        ):
-            time.sleep = sleep
-            service.server.hold_back(0.0)
-            self.assertEqual(slept, [])
-            service.server.hold_back(0.25)
-            self.assertAlmostEqual(sum(slept), 0.25)
-            service.server.stopping = True
-            service.server.hold_back(5.0)
-            self.assertAlmostEqual(sum(slept), 0.25)
-            service.server.stopping = False
+    def hold_back(self, way: str) -> Wire:
+        """Return a connection whose answer is held back for 0.075 seconds."""
+        self.exhaust()
+        guessed = threading.Event()
+        guesses = self.service.instance._guesses
+        real = guesses.wrong
+
+        def wrong(host: str) -> float:
+            guessed.set()
+            return real(host)
+
+        wire = self.connect(way)
+        with mock.patch.object(guesses, "wrong", wrong):
+            wire.socket.sendall(WAYS[way][1]("wrong"))
+            self.assertTrue(guessed.wait(10))
+        return wire
+
+    def assert_silent(self, wire: Wire) -> None:
+        """Nothing has come, though others were answered since."""
+        self.log_in()
+        wire.socket.setblocking(False)
+        self.assertRaises(BlockingIOError, wire.socket.recv, 1)
+        wire.socket.settimeout(10)
+
+    def test_nothing_is_answered_before_the_time_is_over(self) -> None:
+        for way in WAYS:
+            with self.subTest(way):
+                wire = self.hold_back(way)
+                self.assert_silent(wire)
+                self.clock.now += 0.07
+                self.assert_silent(wire)
+                self.clock.now += 0.01
+                refused = WAYS[way][2]
+                self.assertEqual(wire.read(len(refused)), refused)
+
+    def test_what_was_sent_after_a_wrong_password_waits_too(self) -> None:
+        wire = self.hold_back("AUTH")
+        wire.socket.sendall(f'AUTH "{PASSWORD}"\r\nPING\r\n'.encode())
+        self.assert_silent(wire)
+        self.clock.now += 0.08
+        received = b""
+        while not received.endswith(b"+PONG\r\n"):
+            received += wire.read(1)
+        self.assertTrue(received.startswith(b"-WRONGPASS"))
+        self.assertIn(b"\r\n+OK\r\n+PONG\r\n", received)
+
+    def test_a_client_that_does_not_wait_for_the_answer_is_forgotten(self) -> None:
+        self.hold_back("AUTH").socket.close()
+        self.clock.now += 0.08
+        until(lambda: not self.service.instance.sessions())
+
+    def test_a_stop_waits_for_nobody(self) -> None:
+        for way in ("AUTH", "JSON", "memcached", "Haus", "HTTP"):
+            wire = self.hold_back(way)
+            listener = self.service.listeners[WAYS[way][0]]
+            with self.subTest(way), mock.patch("kvdb.http.listener.time.sleep", pause):
+                listener.stop(grace=60)  # would be waited for if anybody held it up
+                self.assertTrue(listener.wait_until_empty(0))
+                self.assertTrue(wire.read_to_end().startswith(WAYS[way][2]))
+            self.service.stop()
+            self.service = self.serve()
+            self.service.loop._monotonic = self.service.instance.monotonic = self.clock
+
+
+def pause(seconds: float) -> None:
+    """Let others go on; the clock stands still."""
+    threading.Event().wait(0.001)
 
 
 if __name__ == "__main__":

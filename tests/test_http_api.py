@@ -10,14 +10,15 @@ from html.parser import HTMLParser
 from unittest import mock
 
 import kvdb
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.config import Config
 from kvdb.errors import EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import MAX_COUNT, Api, Request, Response
 from kvdb.http.page import SHOWN_BYTES, STYLE
 from kvdb.memory import CONNECTION_BYTES
 from kvdb.store import Store
-from kvdb.store.entry import EvictionPolicy
+from kvdb.store.budget import EvictionPolicy
 from kvdb.store.scans import HASHES, hash_of
 from tests.support import ManualClock
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+from kvdb.persistence import Seen
 from kvdb.persistence.journal import Journal
 from kvdb.service import Service
 from tests.journal_case import Disk, Gate, until
@@ -62,7 +63,7 @@ class HttpServerTest(unittest.TestCase):
     def setUp(self) -> None:
         self.enterContext(self.assertNoLogs("kvdb", logging.ERROR))
         # Each test stops a server of its own: let the accepting threads notice that sooner.
-        self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
+        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         # Who guesses passwords has to wait for the answer: not here.
         self.enterContext(mock.patch("kvdb.guesses.Guesses.wrong", return_value=0.0))
 
@@ -70,7 +71,7 @@ class HttpServerTest(unittest.TestCase):
     def serving(self, **config: object) -> Iterator[Service]:
         with running_server(http_port=0, **config) as service:
             self.service, self.store = service, service.store
-            self.port = service.doors["http"].port
+            self.port = service.listeners["http"].port
             yield service
             self.store.check()
 
@@ -472,7 +473,7 @@ class GarbageTest(HttpServerTest):
                     if number % 5 == 0:
                         wire.socket.shutdown(socket.SHUT_WR)
                         wire.read_to_end()
-            self.assertTrue(service.doors["http"].wait_until_empty(10))
+            self.assertTrue(service.listeners["http"].wait_until_empty(10))
             self.assertEqual(self.ask("/healthz").status, 200)
             self.assertEqual(self.store.size(), 0)
 
@@ -493,7 +494,7 @@ class GarbageTest(HttpServerTest):
                         wire.socket.sendall(data)
                         linger = struct.pack("ii", 1, 0)  # a reset instead of an orderly end
                         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.assertTrue(service.doors["http"].wait_until_empty(10))
+            self.assertTrue(service.listeners["http"].wait_until_empty(10))
             self.assertEqual(service.instance.sessions(), [])
             self.assertFalse(self.store.exists(b"k"))
 
@@ -750,29 +751,36 @@ class LimitsTest(HttpServerTest):
             self.assertEqual(self.store.get(b"k"), b"x" * 300_000)
 
 
+class WaitingDisk(FakeDisk):
+    """The same for those that wait on a thread of their own."""
+
+    def wait_until_durable(self, seen: Seen) -> bool:
+        return self.outcome(seen)
+
+
 class DurabilityTest(HttpServerTest):
     """Under --fsync always no answer leaves before all that it tells of is on disk."""
 
     @contextlib.contextmanager
-    def on(self, disk: FakeDisk, step: int = 0) -> Iterator[None]:
-        disk.own_step = step
+    def on(self, disk: WaitingDisk) -> Iterator[None]:
         with self.serving() as service, mock.patch.object(service.instance, "persistence", disk):
+            self.store.add_listener(lambda step, facts: None)  # so that steps are counted
             yield
             self.assertEqual((disk.outcomes, disk.open_tickets), ([], 0))
 
     def test_what_cannot_be_saved_is_507(self) -> None:
-        disk = FakeDisk(False)
-        with self.on(disk, step=5):
+        disk = WaitingDisk(False)
+        with self.on(disk):
             response = self.ask("/keys/k", "PUT", b"v")
             self.assertEqual((response.status, response.content), (507, b"not saved: disk full\n"))
-            self.assertEqual([seen.wrote for seen in disk.seen], [5])
+            self.assertEqual([seen.wrote for seen in disk.seen], [1])
 
     def test_a_set_by_get_is_not_repeated_but_refused(self) -> None:
-        with self.on(FakeDisk(False), step=5):
+        with self.on(WaitingDisk(False)):
             self.assertEqual(self.ask("/set?k=v").status, 507)
 
     def test_a_read_is_answered_anew_once_what_it_saw_was_undone(self) -> None:
-        disk = FakeDisk(False, True)
+        disk = WaitingDisk(False, True)
         with self.on(disk):
             with mock.patch.object(self.store, "get", side_effect=[b"undone", b"kept"]):
                 response = self.ask("/get?key=k")
@@ -806,6 +814,21 @@ class DurabilityTest(HttpServerTest):
 
 
 class EndTest(HttpServerTest):
+    def test_a_connection_that_is_over_is_not_touched_again(self) -> None:
+        """Its number may belong to another one by then."""
+        with self.serving() as service:
+            http, over = service.listeners["http"], []
+            remember = http.remember
+            with mock.patch.object(
+                http, "remember", lambda each: (over.append(each), remember(each))
+            ):
+                self.assertEqual(self.ask("/healthz").status, 200)
+            self.assertTrue(http.wait_until_empty(10))
+            with mock.patch.object(socket.socket, "shutdown") as shutdown:
+                over[0].finish()
+                over[0].end()
+            shutdown.assert_not_called()
+
     def test_idle_connections_are_ended_at_once_when_the_server_stops(self) -> None:
         with self.serving() as service:
             fresh, used, halfway, in_body = (self.enterContext(self.wire()) for _ in range(4))
@@ -815,7 +838,7 @@ class EndTest(HttpServerTest):
             in_body.socket.sendall(b"PUT /keys/cut HTTP/1.1\r\nHost: localhost\r\n")
             in_body.socket.sendall(b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
             self.assertEqual(read_answer(in_body).status, 100)
-            service.doors["http"].stop(grace=60)  # would be waited for if anybody held it up
+            service.listeners["http"].stop(grace=60)  # would be waited for if anybody held it up
             self.assertEqual(fresh.read_to_end() + used.read_to_end(), b"")
             for wire in (halfway, in_body):
                 self.assertTrue(wire.read_to_end().startswith(b"HTTP/1.1 400 "))
@@ -833,7 +856,7 @@ class EndTest(HttpServerTest):
             with mock.patch.object(service.store, "get", slow):
                 wire.socket.sendall(b"GET /get?key=k HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 self.assertTrue(asked.wait(10))
-                stop = threading.Thread(target=service.doors["http"].stop, args=(60,))
+                stop = threading.Thread(target=service.listeners["http"].stop, args=(60,))
                 stop.start()
                 stopping.set()
                 self.assertEqual(read_answer(wire).body, b"v")
@@ -893,7 +916,7 @@ class HeadersTest(HttpServerTest):
 
 class BugTest(unittest.TestCase):
     def test_a_bug_is_answered_with_500_logged_and_survived(self) -> None:
-        with running_server(http_port=0) as service, Wire(service.doors["http"].port) as wire:
+        with running_server(http_port=0) as service, Wire(service.listeners["http"].port) as wire:
             request = b"GET /get?key=secret HTTP/1.1\r\nHost: localhost\r\n\r\n"
             with (
                 mock.patch.object(service.store, "get", side_effect=ZeroDivisionError),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import unittest
 
-from kvdb.buffer import InputBuffer
 from kvdb.errors import NotOurProtocol, ProtocolError
 from kvdb.protocols.inline import next_inline_request, split_words
-from kvdb.resp import MAX_LINE
+from kvdb.resp.buffer import InputBuffer
+from kvdb.resp.limits import MAX_LINE
 
 
 def requests_in(*chunks: bytes) -> list[list[bytes] | None]:

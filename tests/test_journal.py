@@ -144,7 +144,7 @@ class ContentTest(JournalCase):
         for key in (b"a", b"b", b"c"):
             self.store.set(key, b"1")
         self.journal.stop()
-        with self.assertLogs("kvdb.persistence.journal", logging.WARNING) as logged:
+        with self.assertLogs("kvdb.persistence", logging.WARNING) as logged:
             self.open(max_bytes=2 * COST)
         self.assertIn("1 of 3 entries do not fit", logged.output[0])
         self.assertEqual(self.store.size(), 2)
@@ -210,7 +210,7 @@ class GroupTest(JournalCase):
                     self.store.set(b"%d" % key, value + b"%d" % number)
                 self.store.delete(b"once %d" % (number - 1))
                 self.store.set(b"once %d" % number, b"v")
-            self.assertTrue(self.journal.wait_until_durable(Seen(self.journal.take_step(), 0, 0)))
+            self.assertTrue(self.journal.wait_until_durable(Seen(self.store.step, 0, 0)))
         self.disk.after_statement = lambda: None
         seen = set()
         for path in copies:
@@ -246,7 +246,7 @@ class AlwaysTest(JournalCase):
         self.assertTrue(gate.reached.wait(10))
         reader = threading.Thread(target=ask, args=["GET k\r\n"])
         reader.start()
-        until(lambda: len(self.journal._tickets) == 2)
+        until(lambda: len(self.journal._outcomes._tickets) == 2)
         reader.join(0.05)
         self.assertEqual((replies, self.rows()), ([], []))
         gate.opened.set()
@@ -270,8 +270,8 @@ class AlwaysTest(JournalCase):
         threads += [threading.Thread(target=ask, args=[each]) for each in ("GET k", "SETNX k x")]
         for thread in threads[1:]:
             thread.start()
-        until(lambda: len(self.journal._tickets) == 4)
-        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+        until(lambda: len(self.journal._outcomes._tickets) == 4)
+        with self.assertLogs("kvdb.persistence", logging.INFO):
             self.disk.full = True
             gate.opened.set()
             for thread in threads:

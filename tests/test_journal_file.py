@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from kvdb.persistence import PersistenceError
@@ -18,7 +19,7 @@ from kvdb.persistence.lockfile import LockFile
 from kvdb.persistence.rows import DamagedRow, decode_row, encode_row
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key
-from tests.journal_case import Gate, JournalCase, until
+from tests.journal_case import FULL, Gate, JournalCase, until
 from tests.store_case import COST, contents
 
 
@@ -133,6 +134,7 @@ class DamageTest(JournalCase):
 
     def test_a_server_that_is_killed_before_its_first_commit_has_left_a_note(self) -> None:
         self.killed()
+        self.path.with_name(self.path.name + ".lock").unlink()
         self.open_with_lock(Fsync.ALWAYS)
         note = self.path.with_name(self.path.name + ".lock").read_text()
         self.assertEqual(json.loads(note)["step"], self.journal._file.step)
@@ -152,7 +154,7 @@ class DamageTest(JournalCase):
     def test_after_a_power_cut_only_what_was_synced_is_expected(self) -> None:
         self.killed(Fsync.NEVER)
         self.path.with_name(self.path.name + "-wal").unlink()
-        with mock.patch("kvdb.persistence.journal._boot", return_value="another"):
+        with mock.patch("kvdb.persistence.journal_place._boot", return_value="another"):
             self.open_with_lock(Fsync.NEVER)
         self.assertEqual(contents(self.store), {})
 
@@ -211,7 +213,7 @@ class SmallerBudgetTest(JournalCase):
         for name in (b"a", b"b", b"c"):
             self.store.set(name, b"1")
         self.assertTrue(self.journal.stop())
-        with self.assertLogs("kvdb.persistence.journal", logging.WARNING):
+        with self.assertLogs("kvdb.persistence", logging.WARNING):
             self.open(max_bytes=2 * COST)
         self.assertEqual(len(self.rows()), 2)
         self.assertEqual(self.entries_on_disk(), contents(self.store))
@@ -240,7 +242,7 @@ class FileIsGoneTest(JournalCase):
                 self.journal.save()
                 for path in self.files():
                     path.unlink()
-                with self.assertLogs("kvdb.persistence.journal", logging.ERROR) as logged:
+                with self.assertLogs("kvdb.persistence", logging.ERROR) as logged:
                     self.store.set(b"after", b"2")
                     self.journal.save()
                 self.assertIn("was removed; writing all of it anew", logged.output[0])
@@ -254,7 +256,7 @@ class FileIsGoneTest(JournalCase):
         talk = self.talk()
         self.assertEqual(talk.bytes("SET before 1\r\n"), b"+OK\r\n")
         shutil.rmtree(self.folder)
-        with self.assertLogs("kvdb.persistence.journal", logging.ERROR):
+        with self.assertLogs("kvdb.persistence", logging.ERROR):
             self.assertIn(b"-MISCONF", talk.bytes("SET after 2\r\n"))
             self.assertEqual(talk.bytes("GET before\r\nGET after\r\n"), b"$1\r\n1\r\n$-1\r\n")
             self.assertIn("ERR", talk.error("SAVE"))
@@ -264,6 +266,45 @@ class FileIsGoneTest(JournalCase):
         self.assertEqual(talk.bytes("SET after 2\r\n"), b"+OK\r\n")
         self.assertEqual(len(self.rows()), 2)
 
+    def test_a_removed_file_that_cannot_be_made_anew_is_tried_again(self) -> None:
+        self.open(thread=False)
+        self.store.set(b"k", b"v")
+        self.write_down()
+        for path in self.files():
+            path.unlink()
+        with self.assertLogs("kvdb.persistence", logging.INFO):
+            for _ in range(3):
+                self.write_down(refused=True)
+                self.assertEqual(self.files(), [])
+            self.write_down()
+        self.assert_on_disk()
+
+    def test_what_a_new_file_lacks_still_is_not_taken_back_from_the_store(self) -> None:
+        """The file is empty, the disk full, and then even the lock file cannot be made."""
+        self.open(Fsync.ALWAYS, thread=False)
+        self.store.set(b"k", b"old")
+        self.store.set(b"l", b"old")
+        self.write_down()
+        for path in self.files():
+            path.unlink()
+        self.store.set(b"k", b"new")
+        write = self.journal._file.write
+
+        def write_nothing_large(changes: dict[Key, Entry | None], *rest: Any) -> None:
+            if changes:
+                raise sqlite3.OperationalError(FULL)
+            write(changes, *rest)
+
+        with self.assertLogs("kvdb.persistence", logging.INFO):
+            with mock.patch.object(self.journal._file, "write", write_nothing_large):
+                self.assertFalse(self.journal._write_down())
+            self.assertEqual(self.journal.changes_since_save, 1)  # all that there is
+            with mock.patch.object(self.journal._place, "ensure_lock", side_effect=OSError(FULL)):
+                self.store.set(b"l", b"new")
+                self.assertFalse(self.journal._write_down())
+            self.assertEqual((self.store.get(b"k"), self.store.get(b"l")), (b"new", b"new"))
+            self.assert_on_disk()
+
     def test_another_file_in_its_place_is_not_touched(self) -> None:
         self.open(Fsync.ALWAYS)
         talk = self.talk()
@@ -271,11 +312,11 @@ class FileIsGoneTest(JournalCase):
         away = self.folder / "away"
         os.rename(self.path, away)
         self.path.write_bytes(b"somebody else's")
-        with self.assertLogs("kvdb.persistence.journal", logging.ERROR):
+        with self.assertLogs("kvdb.persistence", logging.ERROR):
             self.assertIn(b"another file has taken its place", talk.bytes("SET k 2\r\n"))
         self.assertEqual(self.path.read_bytes(), b"somebody else's")
         self.path.unlink()
-        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+        with self.assertLogs("kvdb.persistence", logging.INFO):
             until(lambda: talk.bytes("SET k 3\r\n") == b"+OK\r\n")
         self.assertEqual([row[2] for row in self.rows()], ["3"])
 
@@ -318,14 +359,12 @@ class LaggingDiskTest(JournalCase):
             self.journal.wait_for_room()
             written.set()
 
-        with self.assertLogs("kvdb.persistence.journal", logging.WARNING) as logged:
+        with self.assertLogs("kvdb.persistence", logging.WARNING) as logged:
             writer = threading.Thread(target=write)
             writer.start()
             until(lambda: bool(logged.output))
             self.assertTrue(self.journal.congested)
-            other = threading.Thread(target=self.journal.wait_for_room)  # has written nothing
-            other.start()
-            other.join(10)
+            writer.join(0.05)
             self.assertFalse(written.is_set())
             gate.opened.set()
             writer.join(10)
@@ -338,18 +377,41 @@ class LaggingDiskTest(JournalCase):
     def test_whoever_writes_waits_while_something_has_waited_for_long(self) -> None:
         now = 0.0
         self.open()
-        self.journal._monotonic = lambda: now
+        self.journal._waiting.monotonic = lambda: now
         self.hold_the_disk()
         self.store.set(b"k", b"v")
         for now, congested in ((0.5, False), (1.0, True)):
             self.assertEqual((self.journal.age, self.journal.congested), (now, congested))
+
+    def test_what_could_not_be_written_is_as_old_as_before(self) -> None:
+        now = 0.0
+        self.open(thread=False)
+        self.journal._waiting.monotonic = lambda: now
+        with self.assertLogs("kvdb.persistence", logging.ERROR):
+            for everything in (False, True):
+                self.store.set(b"k", b"v")
+                self.journal._waiting.everything = everything
+                now += 5
+                held = 0 if everything else self.journal.held_bytes
+                self.write_down(refused=True)
+                self.assertEqual((self.journal.age, self.journal.held_bytes), (now, held))
+        self.write_down()
+        self.assertEqual(self.journal.age, 0.0)
+
+    def test_where_each_reply_waits_for_the_disk_nobody_waits_for_room(self) -> None:
+        self.open(Fsync.ALWAYS)
+        self.hold_the_disk()
+        self.store.set(b"k", b"x" * (QUEUE_BYTES + 1))
+        self.assertFalse(self.journal.congested)
+        self.journal.wait_for_room()
+        self.assertFalse(self.journal._crowded)
 
     def test_while_the_disk_refuses_nobody_waits_and_the_queue_does_not_grow(self) -> None:
         self.open()
         self.store.set(b"k", b"v")
         self.journal.save()
         self.disk.full = True
-        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+        with self.assertLogs("kvdb.persistence", logging.INFO):
             self.store.set(b"k", b"w")
             with self.assertRaises(PersistenceError):
                 self.journal.save()
@@ -381,18 +443,49 @@ class BrokenConnectionTest(JournalCase):
         connection = self.journal._file._database
         self.addCleanup(connection.close)
         self.journal._file._database = Stuck()  # type: ignore[assignment]
-        with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+        with self.assertLogs("kvdb.persistence", logging.INFO):
             self.store.set(b"after", b"v")
             until(lambda: not isinstance(self.journal._file._database, Stuck))
             until(lambda: self.journal.changes_since_save == 0)
             self.journal.save()
         self.assert_on_disk()
 
+    def test_a_failure_now_and_then_is_no_reason_to_replace_it(self) -> None:
+        self.open(thread=False)
+        with (
+            self.assertLogs("kvdb.persistence", logging.INFO),
+            mock.patch.object(self.journal._file, "reopen") as reopen,
+        ):
+            for _ in range(3):
+                self.store.set(b"k", b"v")
+                self.write_down(refused=True)
+                self.assertIsNone(self.journal._writer._group)
+                self.write_down()
+                self.assertIsNone(self.journal._writer._group)
+            reopen.assert_not_called()
+            self.store.set(b"k", b"v")
+            for _ in range(4):
+                self.write_down(refused=True)
+            self.assertEqual(reopen.call_count, 2)
+
     def test_saving_soon_wakes_the_thread(self) -> None:
         with mock.patch("kvdb.persistence.journal._INTERVAL", 1000):
             self.open()
             self.store.set(b"k", b"v")
             self.journal.save_soon()
+            until(lambda: len(self.rows()) == 1)
+
+    def test_so_does_somebody_who_has_to_wait_and_that_is_logged_once(self) -> None:
+        with mock.patch("kvdb.persistence.journal._INTERVAL", 1000):
+            self.open()
+            gate = self.disk.before_commit = Gate()
+            self.store.set(b"k", b"v")
+            with self.assertLogs("kvdb.persistence", logging.WARNING) as logged:
+                for _ in range(3):
+                    self.journal.hurry()
+                    self.assertTrue(gate.reached.wait(10))
+            self.assertEqual(len(logged.output), 1)
+            gate.opened.set()
             until(lambda: len(self.rows()) == 1)
 
 
@@ -424,7 +517,7 @@ class WokenTest(JournalCase):
     def test_after_a_crowd_the_next_one_is_told_of_again(self) -> None:
         now = 0.0
         self.open()
-        self.journal._monotonic = lambda: now
+        self.journal._waiting.monotonic = lambda: now
         for _ in range(2):
             gate = self.disk.before_commit = Gate()
             self.store.set(b"k", b"v")
@@ -432,7 +525,7 @@ class WokenTest(JournalCase):
             self.assertTrue(gate.reached.wait(10))
             self.store.set(b"k", b"w")
             now += 5
-            with self.assertLogs("kvdb.persistence.journal", logging.WARNING) as logged:
+            with self.assertLogs("kvdb.persistence", logging.WARNING) as logged:
                 writers = [threading.Thread(target=self.write_and_wait) for _ in range(2)]
                 for writer in writers:
                     writer.start()

@@ -19,7 +19,7 @@ from kvdb.protocols.haus import Haus
 from kvdb.protocols.main_port import MainPort
 from kvdb.protocols.memcached import Memcached
 from kvdb.store.entry import Key, key_in
-from tests.journal_case import FULL, Disk, Gate, JournalCase, random_operations, until
+from tests.journal_case import FULL, Disk, Gate, JournalCase, answers, random_operations, until
 from tests.store_case import contents
 from tests.support import running_server
 
@@ -43,7 +43,7 @@ class RefusalTest(JournalCase):
 
     def fill_disk(self) -> None:
         """Let the disk be full for the rest of the test; swallow what is logged of it."""
-        self.logged = self.enterContext(self.assertLogs("kvdb.persistence.journal", logging.INFO))
+        self.logged = self.enterContext(self.assertLogs("kvdb.persistence", logging.INFO))
         self.disk.full = True
 
     def assert_unchanged(self) -> None:
@@ -72,7 +72,7 @@ class RefusalTest(JournalCase):
         ):
             with self.subTest(dialect=dialect.__name__, request=request):
                 conversation = self.conversation(dialect)
-                self.assertEqual(conversation.receive(request.encode()).decode(), refusal)
+                self.assertEqual(answers(conversation, request.encode()).decode(), refusal)
                 self.assertFalse(conversation.closing)
                 self.assert_unchanged()
 
@@ -84,7 +84,7 @@ class RefusalTest(JournalCase):
             assert isinstance(journal, Journal)
             disk = Disk()
             disk.stand_before(journal._file)
-            client = http.client.HTTPConnection("127.0.0.1", service.doors["http"].port)
+            client = http.client.HTTPConnection("127.0.0.1", service.listeners["http"].port)
             self.addCleanup(client.close)
 
             def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -94,7 +94,7 @@ class RefusalTest(JournalCase):
 
             self.assertEqual(ask("PUT", "/keys/k", b"v"), (201, b""))
             disk.full = True
-            with self.assertLogs("kvdb.persistence.journal", logging.INFO):
+            with self.assertLogs("kvdb.persistence", logging.INFO):
                 for method, path in (
                     ("PUT", "/keys/k"),
                     ("DELETE", "/keys/k"),
@@ -144,7 +144,7 @@ class RefusalTest(JournalCase):
     def test_a_refused_commit_of_an_interactive_transaction_is_undone_whole(self) -> None:
         self.fill_disk()
         haus = self.conversation(Haus)
-        replies = haus.receive(b"START\nPUT a 1\nPUT old 2\nDEL n\nCOMMIT\n").splitlines()
+        replies = answers(haus, b"START\nPUT a 1\nPUT old 2\nDEL n\nCOMMIT\n").splitlines()
         self.assertEqual(replies[:4], [b'{"status": "Ok"}'] * 4)
         self.assertIn(FULL.encode(), replies[4])
         self.assert_unchanged()
@@ -194,7 +194,7 @@ class RefusalTest(JournalCase):
         talk = self.talk()
         with (
             mock.patch.object(self.journal._file, "write", side_effect=MemoryError("no memory")),
-            self.assertLogs("kvdb.persistence.journal", logging.ERROR),
+            self.assertLogs("kvdb.persistence", logging.ERROR),
         ):
             self.assertIn(b"no memory", talk.bytes("SET k v\r\n"))
             self.assert_unchanged()
@@ -266,9 +266,11 @@ class RefusalTest(JournalCase):
         for _ in range(300):
             self.disk.full = dice.random() < 0.4
             before = contents(self.store)
-            dice.choice(operations)()
-            step = self.journal.take_step()
-            if step and not self.journal.wait_until_durable(Seen(step, 0, step)):
+            undos = self.journal.undos
+            with self.store.atomic():
+                dice.choice(operations)()
+                step = self.store.step_under_way
+            if step and not self.journal.wait_until_durable(Seen(step, undos, step)):
                 self.assertEqual(contents(self.store), before)
             self.assertEqual(self.entries_on_disk(), contents(self.store))
 
@@ -282,7 +284,7 @@ class TroubleTest(JournalCase):
         for db in range(3):
             self.store.set(key_in(db, b"old"), b"v", client_flags=db)
         self.journal.save()
-        self.logged = self.enterContext(self.assertLogs("kvdb.persistence.journal", logging.INFO))
+        self.logged = self.enterContext(self.assertLogs("kvdb.persistence", logging.INFO))
 
     def fails(self) -> None:
         self.disk.full = True
@@ -334,6 +336,19 @@ class TroubleTest(JournalCase):
                 self.store.flush(second)
                 self.store.set((2, b"after"), b"v")
                 self.fails()
+                self.assert_on_disk()
+
+    def test_what_was_flushed_while_it_was_written_does_not_come_back(self) -> None:
+        for db in (1, None):
+            with self.subTest(db=db):
+                self.store.set((1, b"before"), b"v")
+                self.store.set((2, b"before"), b"v")
+
+                def flush_and_go_on(db: int | None = db) -> None:
+                    self.store.flush(db)
+                    self.store.set((1, b"after"), b"v")
+
+                self.fail_to_commit(flush_and_go_on)
                 self.assert_on_disk()
 
     def test_whatever_happens_and_fails_the_file_catches_up(self) -> None:

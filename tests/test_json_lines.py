@@ -10,11 +10,12 @@ import unittest
 from typing import Any
 from unittest import mock
 
+from kvdb.commands.session import Session
 from kvdb.errors import CommandError
 from kvdb.protocols import BATCH_BYTES
 from kvdb.protocols.json_lines import answer
 from kvdb.replies import NIL_ARRAY, OK
-from kvdb.resp import MAX_LINE, STRANGERS_LINE
+from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
 from tests.support import Conversation
 
 MB = 1024 * 1024
@@ -541,7 +542,7 @@ class LargeReplies(JsonLines):
         for _ in range(500):
             pairs = [some(3) for _ in range(dice.randrange(6))]
             reply, plain = [reply for reply, _ in pairs], [plain for _, plain in pairs]
-            with mock.patch.object(self.client.session, "execute", return_value=reply):
+            with mock.patch.object(Session, "execute", return_value=reply):
                 pieces = list(answer(self.client.session, b'{"command": "X", "args": []}'))
             whole = json.dumps({"status": "OK", "result": plain}, ensure_ascii=False) + "\n"
             self.assertEqual(b"".join(pieces), whole.encode())

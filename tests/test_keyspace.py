@@ -19,6 +19,7 @@ from kvdb.store.entry import (
 )
 from kvdb.store.keyspace import Keyspace
 from kvdb.store.recency import RecencyTable
+from kvdb.store.scans import ScanIndex
 
 
 class KeyspaceCase(unittest.TestCase):
@@ -59,7 +60,8 @@ class EntriesTest(KeyspaceCase):
             self.space.put(b"k", b"value", expires_at, flags)
             self.assertEqual(self.space.used, cost + side_cost)
             self.assertEqual(self.space.cost(b"k"), cost + side_cost)
-            self.assertEqual(Keyspace.side_cost(expires_at, flags), side_cost)
+            shown = Keyspace.cost_of(b"k", b"value", expires_at, flags)
+            self.assertEqual(shown, cost + side_cost)
         self.assertEqual(self.space.cost(b"missing"), 0)
 
     def test_an_entry_that_needs_more_than_there_is_changes_nothing(self) -> None:
@@ -113,6 +115,20 @@ class EntriesTest(KeyspaceCase):
         self.fill((1, b"a"))
         self.assertEqual({self.space.random_key(1) for _ in range(5)}, {(1, b"a")})
 
+    def test_what_was_cleared_leaves_nothing_behind_but_what_it_freed(self) -> None:
+        for ordered in (False, True):
+            self.space = Keyspace()
+            self.space.order_deadlines(ordered)
+            self.space.put(b"a", b"v", 10.0, 7)
+            self.space.put((1, b"a"), b"v")
+            used = self.space.used
+            segments = self.space.clear()
+            self.assertEqual(sum(map(len, segments)), 2)
+            self.assertEqual((len(self.space), self.space.used, self.space.freed), (0, 0, used))
+            self.assertEqual((self.space.entry(b"a"), self.space.earliest_deadline()), (None, None))
+            self.assertEqual(isinstance(self.space.expires_at, OrderedDict), ordered)
+            self.space.check()
+
     def test_whether_none_of_some_keys_is_there_is_told(self) -> None:
         self.space.table = RecencyTable(2)
         self.fill(b"a", b"b", b"c", b"d", b"e")
@@ -135,13 +151,11 @@ class OrderOfUseTest(KeyspaceCase):
         self.assertEqual(self.order(), [b"e", b"a", b"b", b"c", b"d"])
         self.assertIsNone(self.space.use(b"missing"))
 
-    def test_while_nothing_counts_as_use_the_order_stays(self) -> None:
-        self.space.touching = False
+    def test_what_is_written_without_a_touch_keeps_its_place(self) -> None:
         for key in (b"a", b"e", b"c"):
-            self.space.use(key)
-            self.space.put(key, b"2")
-            self.space.put(key, b"longer", 10.0)
-        self.space.put(b"new", b"1")
+            self.space.put(key, b"2", touch=False)
+            self.space.put(key, b"longer", 10.0, touch=False)
+        self.space.put(b"new", b"1", touch=False)
         self.assertEqual(self.order(), [b"a", b"b", b"c", b"d", b"e", b"new"])
         self.space.touch(b"a")
         self.assertEqual(self.order()[-1], b"a")
@@ -149,21 +163,21 @@ class OrderOfUseTest(KeyspaceCase):
     def test_to_look_is_no_use(self) -> None:
         before = self.order()
         self.space.entry(b"a"), self.space.cost(b"a"), self.space.random_key(0)
-        self.space.keys(0), self.space.begin_index(0)
+        self.space.keys(0), self.space.lacks([b"a"])
         self.assertEqual(self.order(), before)
 
     def test_the_order_of_deadlines_is_kept_where_it_is_wanted(self) -> None:
         for key in (b"e", b"b", b"c"):
-            self.space.set_deadline(key, 10.0)
-        self.space.keep_recency_of_deadlines(True)
+            self.space.put(key, b"1", 10.0, touch=False)
+        self.space.order_deadlines(True)
         self.assertEqual(list(self.space.expires_at), [b"b", b"c", b"e"])
         self.space.put(b"b", b"2", 20.0)
         self.space.put(b"a", b"2", 5.0)
         self.assertEqual(list(self.space.expires_at), [b"c", b"e", b"b", b"a"])
         ordered = self.space.expires_at
-        self.space.keep_recency_of_deadlines(True)
+        self.space.order_deadlines(True)
         self.assertIs(self.space.expires_at, ordered)
-        self.space.keep_recency_of_deadlines(False)
+        self.space.order_deadlines(False)
         self.assertNotIsInstance(self.space.expires_at, OrderedDict)
         self.assertEqual(self.space.expires_at, {b"c": 10.0, b"e": 10.0, b"b": 20.0, b"a": 5.0})
 
@@ -187,7 +201,7 @@ class DeadlinesTest(KeyspaceCase):
             for _ in range(200):
                 self.space.put(b"k", b"v", chance.randrange(1 << bits) / 1000)
                 kept = self.space.expires_at[b"k"]
-                self.space.set_deadline(b"k", kept)
+                self.space.put(b"k", b"v", kept)
                 self.assertEqual(self.space.expires_at[b"k"], kept)
         self.space.remove(b"k")
         self.assertIsNone(self.space.earliest_deadline())
@@ -218,24 +232,28 @@ class DeadlinesTest(KeyspaceCase):
         self.assertTrue(19.5 < earliest <= 20.5)
         self.space.remove((3, b"k"))
         self.assertEqual(self.space.earliest_deadline(), 30.0)
-        self.space.set_deadline(b"k", None)
+        self.space.put(b"k", b"v")
         self.assertIsNone(self.space.earliest_deadline())
 
 
 class IndexesTest(KeyspaceCase):
     def scanned(self, db: int = 0) -> list[bytes]:
-        index = self.space.scan_index(db)
+        index = self.space.indexes.get(db)
         assert index is not None
         return [split_key(key)[1] for key in index.page(0, sys.maxsize, lambda key: True)[1]]
 
+    def begin(self, db: int = 0) -> tuple[ScanIndex, list[Key]]:
+        keys = self.space.keys(db)
+        return self.space.indexes.begin(db, len(keys)), keys
+
     def build(self, db: int = 0) -> None:
-        index, keys = self.space.begin_index(db)
+        index, keys = self.begin(db)
         index.build(keys)
-        self.space.end_index(db, index)
+        self.space.indexes.end(db, index)
 
     def test_keys_that_come_and_go_during_the_build_are_right_in_the_index(self) -> None:
         self.fill(b"stays", b"goes", b"returns", (1, b"elsewhere"))
-        index, keys = self.space.begin_index(0)
+        index, keys = self.begin()
         self.space.remove(b"goes")
         self.space.remove(b"returns")
         self.fill(b"comes", b"returns", b"visits", b"stays", (1, b"other"))
@@ -243,8 +261,8 @@ class IndexesTest(KeyspaceCase):
         index.build(keys)
         self.space.put(b"late", b"v", 10.0)
         self.space.remove(b"comes")
-        self.assertIsNone(self.space.scan_index(0))
-        self.space.end_index(0, index)
+        self.assertIsNone(self.space.indexes.get(0))
+        self.space.indexes.end(0, index)
         self.assertCountEqual(self.scanned(), [b"stays", b"returns", b"late"])
         self.fill(b"after")
         self.space.remove(b"stays")
@@ -252,20 +270,20 @@ class IndexesTest(KeyspaceCase):
 
     def test_an_index_of_keys_that_were_flushed_meanwhile_is_not_used(self) -> None:
         self.fill(b"a")
-        index, keys = self.space.begin_index(0)
-        self.space = Keyspace()  # what a flush of everything does
+        index, keys = self.begin()
+        self.space.clear()
         index.build(keys)
-        self.space.end_index(0, index)
-        self.assertIsNone(self.space.scan_index(0))
+        self.space.indexes.end(0, index)
+        self.assertIsNone(self.space.indexes.get(0))
 
     def test_the_indexes_of_two_databases_know_nothing_of_each_other(self) -> None:
         self.fill(b"a", (1, b"a"), (1, b"b"))
         self.build(1)
-        one, keys = self.space.begin_index(0)
+        one, keys = self.begin()
         self.space.remove((1, b"a"))
         self.fill(b"c", (1, b"d"))
         one.build(keys)
-        self.space.end_index(0, one)
+        self.space.indexes.end(0, one)
         self.assertCountEqual(self.scanned(0), [b"a", b"c"])
         self.assertCountEqual(self.scanned(1), [b"b", b"d"])
 
@@ -275,14 +293,14 @@ class IndexesTest(KeyspaceCase):
         with self.subTest(seed=seed):
             for _ in range(200):
                 self.change(chance)
-                index, keys = self.space.begin_index(0)
+                index, keys = self.begin()
                 self.change(chance)
                 index.build(keys)
                 self.change(chance)
-                self.space.end_index(0, index)
+                self.space.indexes.end(0, index)
                 self.change(chance)
                 self.space.check()
-                self.space.drop_idle_indexes(0)
+                self.space.indexes.drop_idle(0)
 
     def change(self, chance: random.Random) -> None:
         for _ in range(chance.randrange(20)):
@@ -294,25 +312,25 @@ class IndexesTest(KeyspaceCase):
 
     def test_what_is_noted_during_a_build_is_counted_and_given_back(self) -> None:
         self.fill(b"a")
-        index, _ = self.space.begin_index(0)
-        before = self.space.index_bytes
+        index, _ = self.begin()
+        before = self.space.indexes.bytes
         self.fill(b"b", b"c")
-        self.assertGreater(self.space.index_bytes, before)
+        self.assertGreater(self.space.indexes.bytes, before)
         index.build([b"a"])
-        self.space.end_index(0, index)
-        self.assertEqual(self.space.index_bytes, index.bytes)
+        self.space.indexes.end(0, index)
+        self.assertEqual(self.space.indexes.bytes, index.bytes)
 
     def test_an_index_that_nobody_uses_is_dropped(self) -> None:
         self.fill(b"a")
         self.build()
         for _ in range(3):
-            self.space.drop_idle_indexes(3)
+            self.space.indexes.drop_idle(3)
         self.scanned()
         for _ in range(3):
-            self.space.drop_idle_indexes(3)
-        self.assertIsNotNone(self.space.scan_index(0))
-        self.space.drop_idle_indexes(3)
-        self.assertIsNone(self.space.scan_index(0))
+            self.space.indexes.drop_idle(3)
+        self.assertIsNotNone(self.space.indexes.get(0))
+        self.space.indexes.drop_idle(3)
+        self.assertIsNone(self.space.indexes.get(0))
 
 
 class CheckTest(unittest.TestCase):
@@ -348,20 +366,27 @@ class CheckTest(unittest.TestCase):
             space.client_flags[b"a"] = 0
 
         def index(space: Keyspace) -> None:
-            space._indexes[0].add(b"missing")
+            space.indexes._indexes[0].add(b"missing")
+
+        def index_that_nobody_follows(space: Keyspace) -> None:
+            space.indexes.followed = False
+
+        def order_that_nobody_keeps(space: Keyspace) -> None:
+            space._deadlines_used = OrderedDict(space.expires_at)
 
         for damage in (
             used, key_count, key_of_another_database, deadline_count, deadline_without_a_key,
             deadline_that_waits_elsewhere, deadline_that_waits_nowhere, flags_without_a_key,
             flags_of_0, index,
+            index_that_nobody_follows, order_that_nobody_keeps,
         ):  # fmt: skip
             with self.subTest(damage.__name__):
                 space = Keyspace()
                 space.put(b"a", b"v", 10.0, 7)
                 space.put((1, b"a"), b"v")
-                built, keys = space.begin_index(0)
-                built.build(keys)
-                space.end_index(0, built)
+                built = space.indexes.begin(0, 1)
+                built.build(space.keys(0))
+                space.indexes.end(0, built)
                 space.check()
                 damage(space)
                 with self.assertRaises(AssertionError):

@@ -20,7 +20,8 @@ from unittest import mock
 from kvdb import errors
 from kvdb.config import Config
 from kvdb.persistence import LoadingInterrupted, Progress
-from kvdb.persistence.snapshot import Snapshots, load_snapshot
+from kvdb.persistence.snapshot import Snapshots
+from kvdb.persistence.snapshot_loading import load_snapshot
 from kvdb.service import CannotStart, Service
 from kvdb.store import Store
 from tests.journal_case import until
@@ -56,7 +57,7 @@ class LoadingCase(unittest.TestCase):
         # The ports open before the data is loaded only where that takes long.
         self.enterContext(mock.patch("kvdb.service._LARGE_FILE", 0))
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.enterContext(mock.patch("kvdb.server._STOP_POLL", 0.01))
+        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         self.loader = SlowLoader()
         self.addCleanup(self.loader.opened.set)
 
@@ -98,11 +99,13 @@ class LoadingCase(unittest.TestCase):
                 thread.join(10)
                 service.stop(save=False)
 
-    def wire(self, service: Service, door: str = "main") -> Wire:
-        return self.enterContext(Wire(service.doors[door].port))
+    def wire(self, service: Service, port: str = "main") -> Wire:
+        return self.enterContext(Wire(service.listeners[port].port))
 
     def ask_http(self, service: Service, method: str, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", service.doors["http"].port, timeout=10)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", service.listeners["http"].port, timeout=10
+        )
         with contextlib.closing(connection):
             connection.request(method, path)
             response = connection.getresponse()
@@ -256,7 +259,7 @@ class StoppingTest(LoadingCase):
     # A thousand entries go into the store at a time: a piece of the file must hold more.
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(mock.patch("kvdb.store.store._RESTORED_TOGETHER", 100))
+        self.enterContext(mock.patch("kvdb.store.copies._RESTORED_TOGETHER", 100))
 
     def test_shutdown_while_loading_never_saves(self) -> None:
         for request in (b"SHUTDOWN\r\n", b"SHUTDOWN SAVE\r\n", b"SHUTDOWN NOSAVE\r\n"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import tracemalloc
 import unittest
 from collections.abc import Callable
 
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.config import Config
 from kvdb.errors import NOT_SAVED
 from kvdb.persistence import Seen
 from kvdb.protocols import BATCH_BYTES
-from kvdb.resp import MAX_LINE, STRANGERS_LINE, encode_request
+from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
+from kvdb.resp.replies import encode_request
 from kvdb.store import Store
 from tests.support import Conversation, ManualClock
 
@@ -518,7 +520,6 @@ class FakeDisk:
 
     def __init__(self, *outcomes: bool, last_error: str | None = "disk full") -> None:
         self.outcomes, self.last_error = list(outcomes), last_error
-        self.own_step = 0  # what take_step() tells
         self.undos = 0
         self.seen: list[Seen] = []
         self.open_tickets = 0
@@ -531,10 +532,9 @@ class FakeDisk:
     def leave(self, ticket: int) -> None:
         self.open_tickets -= ticket
 
-    def take_step(self) -> int:
-        return self.own_step
+    durable_step = sys.maxsize
 
-    def wait_until_durable(self, seen: Seen) -> bool:
+    def outcome(self, seen: Seen) -> bool:
         assert self.open_tickets, "nobody said that he would ask"
         self.seen.append(seen)
         durable = self.outcomes.pop(0) if self.outcomes else True
@@ -558,7 +558,7 @@ class DurableReplies(unittest.TestCase):
         client = self.client(FakeDisk())
         client.store.set(b"k", b"v")
         client.bytes(resp("GET", "k") + resp("PING") + b"GET k\r\n" + resp("INCR", "n"))
-        self.assertEqual(self.disk.seen, [(0, 0, 1), (0, 0, 1), (0, 0, 1), (0, 0, 2)])
+        self.assertEqual(self.disk.seen, [(0, 0, 1), (0, 0, 1), (0, 0, 1), (2, 0, 2)])
 
     def test_a_write_that_was_undone_is_an_error_in_its_own_dialect(self) -> None:
         for request, refusal in (
@@ -571,9 +571,26 @@ class DurableReplies(unittest.TestCase):
         ):
             with self.subTest(request):
                 client = self.client(FakeDisk(False))
-                self.disk.own_step = 1
                 self.assertEqual(client.bytes(request), refusal.encode())
                 self.assertEqual(len(self.disk.seen), 1)
+
+    def test_a_run_of_writes_that_was_undone_is_an_error_for_each(self) -> None:
+        client = self.client(FakeDisk(False, True))
+        replies = client.bytes(resp("SET", "k", "v") * 4 + PING)
+        self.assertEqual(replies, b"-%bdisk full\r\n" % NOT_SAVED.encode() * 4 + b"+PONG\r\n")
+
+    def test_writes_that_are_steps_of_their_own_are_refused_on_their_own(self) -> None:
+        client = self.client(FakeDisk(True, False, True, True))
+        replies = client.bytes(resp("SET", "k", "v", "EX", "9") * 4)
+        refusal = b"-%bdisk full\r\n" % NOT_SAVED.encode()
+        self.assertEqual(replies, b"+OK\r\n" + refusal + b"+OK\r\n" * 2)
+        self.assertEqual([seen.wrote for seen in self.disk.seen], [1, 2, 3, 4])
+
+    def test_a_run_of_reads_is_answered_anew_once_what_it_saw_was_undone(self) -> None:
+        client = self.client(FakeDisk(False, True))
+        client.store.set(b"k", b"new")
+        self.disk.on_undo = lambda: client.store.set(b"k", b"old")
+        self.assertEqual(client.bytes(resp("GET", "k") * 4), b"$3\r\nold\r\n" * 4)
 
     def test_a_read_is_answered_anew_once_what_it_saw_was_undone(self) -> None:
         for get, old in (
@@ -591,7 +608,8 @@ class DurableReplies(unittest.TestCase):
 
     def test_that_a_key_expired_is_no_reason_to_refuse_a_read(self) -> None:
         client = self.client(FakeDisk(False, True))
-        self.disk.own_step = 1  # the expiry
+        client.store.set(b"k", b"v", expires_at=client.clock() + 1)
+        client.clock.now += 2
         self.assertEqual(client.bytes(resp("GET", "k")), b"$-1\r\n")
         self.assertEqual([seen.undos for seen in self.disk.seen], [0, 1])
 
@@ -651,6 +669,14 @@ class DurableReplies(unittest.TestCase):
 
 
 class LargeReplies(unittest.TestCase):
+    def test_only_those_that_are_encoded_slowly_keep_others_waiting(self) -> None:
+        client = Conversation()
+        client.store.set(b"big", b"x" * MB)
+        client.session.at_leisure = False
+        client.bytes(b'{"command": "PING"}\n')
+        client.dialect.receive(resp("MGET", *["big"] * 5))
+        self.assertEqual((client.dialect.more, client.dialect.takes_long), (True, False))
+
     def test_a_reply_much_larger_than_its_request_is_sent_bit_by_bit(self) -> None:
         client = Conversation()
         client.store.set(b"big", b"x" * 3_000_000)

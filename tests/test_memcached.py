@@ -1,4 +1,4 @@
-"""The memcached door, classic commands: bytes in, bytes out."""
+"""The memcached port, classic commands: bytes in, bytes out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import unittest
 from kvdb.commands.session import Session
 from kvdb.protocols import BATCH_BYTES
 from kvdb.protocols.memcached import Memcached
-from kvdb.resp import STRANGERS_LINE
+from kvdb.resp.limits import STRANGERS_LINE
 from tests.support import Conversation
 from tests.test_main_port import FakeDisk
 
@@ -20,7 +20,7 @@ NOT_A_NUMBER = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n
 BAD_DELTA = "CLIENT_ERROR invalid numeric delta argument\r\n"
 
 
-class Door:
+class Port:
     """A memcached client of a server without a socket, and a RESP client of the same server."""
 
     def __init__(self, **config: object) -> None:
@@ -52,22 +52,22 @@ class Door:
         return {line.split(" ", 2)[1]: line.split(" ", 2)[2] for line in lines}
 
 
-class DoorCase(unittest.TestCase):
+class PortCase(unittest.TestCase):
     def setUp(self) -> None:
-        self.door = Door()
+        self.port = Port()
 
     def check(self, *exchanges: tuple[str, str]) -> None:
         """Carry out requests; compare the replies, `|` for a line end in both."""
         for request, reply in exchanges:
             with self.subTest(request):
-                self.assertEqual(self.door(request), reply.replace("|", "\r\n"))
+                self.assertEqual(self.port(request), reply.replace("|", "\r\n"))
 
     def assert_in_step(self) -> None:
-        self.assertFalse(self.door.dialect.closing)
-        self.assertEqual(self.door("mn"), "MN\r\n")
+        self.assertFalse(self.port.dialect.closing)
+        self.assertEqual(self.port("mn"), "MN\r\n")
 
 
-class StreamTest(DoorCase):
+class StreamTest(PortCase):
     TALK = (
         b"set k 5 0 3\r\na\r\n\r\nadd k 0 0 1\r\nx\r\nget k no\r\nfoo\r\nset x 0 0 1\r\nabc\r\n"
         b"ms m 2 T100\r\nhi\r\nmg m v t\r\nset q 0 0 1 noreply\r\n1\r\nincr q 1\r\n"
@@ -78,46 +78,46 @@ class StreamTest(DoorCase):
     )
 
     def test_replies_are_the_same_however_the_bytes_arrive(self) -> None:
-        whole = Door().bytes(self.TALK)
-        door = Door()
-        bytewise = b"".join(door.bytes(bytes([byte])) for byte in self.TALK)
-        with_next = Door().bytes(self.TALK + b"get")
+        whole = Port().bytes(self.TALK)
+        port = Port()
+        bytewise = b"".join(port.bytes(bytes([byte])) for byte in self.TALK)
+        with_next = Port().bytes(self.TALK + b"get")
         self.assertEqual({whole, bytewise, with_next}, {self.REPLIES})
 
     def test_a_line_may_end_in_a_bare_newline(self) -> None:
-        self.assertEqual(self.door.bytes(b"set k 0 0 1\n1\r\nget k\n")[:8], b"STORED\r\n")
+        self.assertEqual(self.port.bytes(b"set k 0 0 1\n1\r\nget k\n")[:8], b"STORED\r\n")
 
     def test_a_get_may_name_thousands_of_keys(self) -> None:
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         line = "get " + " ".join(f"key:{number:036}" for number in range(5000)) + " k"
         self.check((line, "VALUE k 0 1|1|END|"))
 
     def test_an_endless_line_closes(self) -> None:
-        self.assertEqual(self.door.bytes(b"set " + b"x" * 70_000), b"")
-        self.assertTrue(self.door.dialect.closing)
+        self.assertEqual(self.port.bytes(b"set " + b"x" * 70_000), b"")
+        self.assertTrue(self.port.dialect.closing)
 
     def test_http_and_the_binary_protocol_close_without_a_word(self) -> None:
         for data in (b"GET / HTTP/1.0\r\n", b"PUT /k HTTP/1.1\r\n", b"\x80\x00\x00\x00", b"\x80"):
-            door = Door()
+            port = Port()
             logging.disable()  # each is told in the log
             self.addCleanup(logging.disable, logging.NOTSET)
-            self.assertEqual(door.bytes(data), b"", data)
-            self.assertTrue(door.dialect.closing, data)
+            self.assertEqual(port.bytes(data), b"", data)
+            self.assertTrue(port.dialect.closing, data)
 
     def test_garbage_never_raises(self) -> None:
         source = random.Random(20)
         words = [b"set", b"get", b"mg", b"ms", b"ma", b"md", b"k", b"0", b"1", b"-1", b"\r\n", b"v"]
         words += [b"noreply", b"cas", b"T1", b"b", b"q", b"N0", b"incr", b"stats", b"touch", b"gat"]
         for _ in range(300):
-            door = Door()
+            port = Port()
             with self.assertNoLogs("kvdb", logging.ERROR):
                 for _ in range(40):
                     pieces = [source.choice(words), b" ", source.randbytes(source.randrange(3))]
-                    door.bytes(b"".join(source.choices(pieces + words, k=12)) + b"\r\n")
-            door.store.check()
+                    port.bytes(b"".join(source.choices(pieces + words, k=12)) + b"\r\n")
+            port.store.check()
 
 
-class StorageTest(DoorCase):
+class StorageTest(PortCase):
     def test_set_add_replace_append_and_prepend(self) -> None:
         self.check(
             ("set k 4294967295 0 1|1", "STORED|"),
@@ -133,8 +133,8 @@ class StorageTest(DoorCase):
         )
 
     def test_cas_stores_only_over_the_version_that_was_read(self) -> None:
-        self.door("set k 0 0 1|1")
-        token = self.door.token()
+        self.port("set k 0 0 1|1")
+        token = self.port.token()
         self.check(
             (f"cas k 0 0 1 {token}|2", "STORED|"),
             (f"cas k 0 0 1 {token}|3", "EXISTS|"),
@@ -144,14 +144,14 @@ class StorageTest(DoorCase):
 
     def test_a_write_through_resp_breaks_cas(self) -> None:
         for write in (["SET", "k", "1"], ["APPEND", "k", "1"], ["INCR", "k"], ["EXPIRE", "k", 9]):
-            self.door("set k 0 0 1|1")
-            token = self.door.token()
-            self.door.resp(*write)
+            self.port("set k 0 0 1|1")
+            token = self.port.token()
+            self.port.resp(*write)
             self.check((f"cas k 0 0 1 {token}|2", "EXISTS|"))
-        token = self.door.token()
+        token = self.port.token()
         self.check(("touch k 100", "TOUCHED|"), ("gat 50 k", "VALUE k 0 1|1|END|"))
-        self.assertEqual(self.door.token(), token, "as in memcached, touching is no write")
-        self.door.resp("DEL", "k")
+        self.assertEqual(self.port.token(), token, "as in memcached, touching is no write")
+        self.port.resp("DEL", "k")
         self.check((f"cas k 0 0 1 {token}|2", "NOT_FOUND|"))
 
     def test_keys_have_up_to_250_bytes_and_no_spaces(self) -> None:
@@ -172,13 +172,13 @@ class StorageTest(DoorCase):
 
     def test_a_length_that_nobody_can_know_closes(self) -> None:
         for length in ("-1", "x", "99999999999"):
-            self.door.reconnect()
+            self.port.reconnect()
             self.check((f"set k 0 0 {length}|flush_all", BAD_FORMAT))
-            self.assertTrue(self.door.dialect.closing)
+            self.assertTrue(self.port.dialect.closing)
 
     def test_a_value_too_large_is_swallowed_exactly_and_the_old_one_dropped(self) -> None:
-        self.door = Door(max_value_bytes=10)
-        self.door("set k 0 0 1|1")
+        self.port = Port(max_value_bytes=10)
+        self.port("set k 0 0 1|1")
         self.check(("add k 0 0 11|12345678901", TOO_LARGE), ("get k", "VALUE k 0 1|1|END|"))
         self.check(("append k 0 0 10|1234567890", TOO_LARGE), ("get k", "VALUE k 0 1|1|END|"))
         self.check(("set k 0 0 11|12345678901", TOO_LARGE), ("get k", "END|"))
@@ -186,9 +186,9 @@ class StorageTest(DoorCase):
         self.assert_in_step()
 
 
-class NoreplyTest(DoorCase):
+class NoreplyTest(PortCase):
     def test_noreply_silences_every_command_and_its_errors(self) -> None:
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         for request in (
             "set k 0 0 1 noreply|1", "add k 0 0 1 noreply|1", "replace k 0 0 1 noreply|1",
             "append no 0 0 1 noreply|1", "prepend k 0 0 0 noreply|", "cas k 0 0 1 1 noreply|1",
@@ -201,39 +201,39 @@ class NoreplyTest(DoorCase):
         self.assert_in_step()
 
 
-class TimeTest(DoorCase):
+class TimeTest(PortCase):
     def test_exptime_is_a_duration_up_to_30_days_and_a_moment_beyond(self) -> None:
-        self.door.clock.now = 1_700_000_000.0
+        self.port.clock.now = 1_700_000_000.0
         for exptime, left in ((100, 100), (2592000, 2592000), (1_700_000_500, 500), (0, -1)):
-            self.door(f"set k 0 {exptime} 1|1")
+            self.port(f"set k 0 {exptime} 1|1")
             self.check(("mg k t", f"HD t{left}|"))
         for exptime in (-1, 2592001):
             self.check((f"set k 0 {exptime} 1|1", "STORED|"), ("get k", "END|"))
 
     def test_touch_and_gat_move_the_deadline(self) -> None:
-        self.door("set k 0 10 1|1")
+        self.port("set k 0 10 1|1")
         self.check(("touch k 100", "TOUCHED|"), ("touch no 1", "NOT_FOUND|"))
         self.check(("gat 200 k no", "VALUE k 0 1|1|END|"), ("mg k t", "HD t200|"))
-        self.door.clock.now += 200
+        self.port.clock.now += 200
         self.check(("get k", "END|"), ("gat x k", "CLIENT_ERROR invalid exptime argument|"))
 
     def test_append_and_incr_keep_the_deadline(self) -> None:
-        self.door("set k 0 100 1|1")
+        self.port("set k 0 100 1|1")
         self.check(("append k 0 0 1|2", "STORED|"), ("incr k 1", "13|"), ("mg k t", "HD t100|"))
 
     def test_flush_all_may_wait(self) -> None:
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         self.check(("flush_all 10", "OK|"))
-        self.door.clock.now += 9
-        self.door.store.expire_due()
+        self.port.clock.now += 9
+        self.port.resp.instance.planned_flush.run_if_due()
         self.check(("get k", "VALUE k 0 1|1|END|"))
-        self.door.clock.now += 1
-        self.door.store.expire_due()
+        self.port.clock.now += 1
+        self.port.resp.instance.planned_flush.run_if_due()
         self.check(("get k", "END|"), ("set k 0 0 1|1", "STORED|"), ("flush_all", "OK|"))
         self.check(("get k", "END|"))
 
 
-class ChangeTest(DoorCase):
+class ChangeTest(PortCase):
     def test_counting_wraps_upwards_stops_at_zero_and_pads(self) -> None:
         top = str(2**64 - 1)
         for value, request, reply, left in (
@@ -242,22 +242,22 @@ class ChangeTest(DoorCase):
             ("99", "incr k 1", "100", "100"), (" 5", "incr k 1", "6", "6 "),
             ("+5", "incr k 1", "6", "6 "), ("1", f"incr k {top}", "0", "0"),
         ):  # fmt: skip
-            self.door(f"set k 3 0 {len(value)}|{value}")
+            self.port(f"set k 3 0 {len(value)}|{value}")
             self.check((request, reply + "|"), ("get k", f"VALUE k 3 {len(left)}|{left}|END|"))
         self.check(("incr no 1", "NOT_FOUND|"), ("incr k -1", BAD_DELTA))
         self.check((f"incr k {2**64}", BAD_DELTA))
         for value in ("x", "", "-1", "1.5", "5 6", str(2**64)):
-            self.door(f"set k 0 0 {len(value)}|{value}")
+            self.port(f"set k 0 0 {len(value)}|{value}")
             self.check(("incr k 1", NOT_A_NUMBER), ("decr k 1", NOT_A_NUMBER))
 
     def test_delete_takes_a_hold_time_of_zero_only(self) -> None:
         usage = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]|"
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         self.check(("delete k 1", usage), ("delete k x", usage), ("delete k 0", "DELETED|"))
         self.check(("delete k", "NOT_FOUND|"))
 
 
-class ServerTest(DoorCase):
+class ServerTest(PortCase):
     def test_what_is_no_request_is_an_error_and_no_more(self) -> None:
         for line in ("", "GET k", "SET k 0 0 1", "get", "gets", "gat", "gat 0 k".upper(), "set k",
                      "incr k", "touch k", "delete", "verbosity", "stats nosuch", "md", "ma",
@@ -266,17 +266,17 @@ class ServerTest(DoorCase):
             self.assert_in_step()
 
     def test_version_verbosity_and_quit(self) -> None:
-        self.assertTrue(self.door("version").startswith("VERSION 1.6."))
+        self.assertTrue(self.port("version").startswith("VERSION 1.6."))
         self.check(("verbosity 1", "OK|"), ("quit", ""))
-        self.assertTrue(self.door.dialect.closing)
+        self.assertTrue(self.port.dialect.closing)
 
     def test_stats_tell_the_truth(self) -> None:
         for request in ("set k 0 0 1|1", "get k no", "incr k 1", "decr no 1", "delete no",
                         "touch k 0", "touch no 0", "cas k 0 0 1 77777|1", "cas no 0 0 1 1|1",
                         "flush_all 99", "set n 0 0 1|1", "delete n"):  # fmt: skip
-            self.door(request)
-        self.door("cas k 0 0 1 " + self.door.token() + "|5")
-        stats = self.door.stats()
+            self.port(request)
+        self.port("cas k 0 0 1 " + self.port.token() + "|5")
+        stats = self.port.stats()
         expected = {
             "cmd_set": 5, "cmd_get": 3, "get_hits": 2, "get_misses": 1, "incr_hits": 1,
             "incr_misses": 0, "decr_misses": 1, "delete_hits": 1, "delete_misses": 1,
@@ -285,10 +285,10 @@ class ServerTest(DoorCase):
         }  # fmt: skip
         self.assertEqual({name: int(stats[name]) for name in expected}, expected)
         self.check(("stats reset", "RESET|"), ("stats detail on", "OK|"))
-        self.assertEqual(self.door.stats()["get_hits"], "0")
+        self.assertEqual(self.port.stats()["get_hits"], "0")
 
     def test_a_password_is_the_data_of_a_set(self) -> None:
-        self.door = Door(password="secret")
+        self.port = Port(password="secret")
         refused = "CLIENT_ERROR unauthenticated|"
         self.check(
             ("get k", refused),
@@ -301,39 +301,39 @@ class ServerTest(DoorCase):
 
     def test_strangers_are_held_to_short_lines(self) -> None:
         for data in (b"get " + b"x" * STRANGERS_LINE, b"x" * (STRANGERS_LINE + 1) + b"\r\n"):
-            door = Door(password="secret")
-            self.assertEqual(door.bytes(data), b"")
-            self.assertTrue(door.dialect.closing)
-        self.assertEqual(Door(password="secret").bytes(b"x" * STRANGERS_LINE), b"")
+            port = Port(password="secret")
+            self.assertEqual(port.bytes(data), b"")
+            self.assertTrue(port.dialect.closing)
+        self.assertEqual(Port(password="secret").bytes(b"x" * STRANGERS_LINE), b"")
         self.assertLessEqual(STRANGERS_LINE, 4096)
-        self.door = Door(password="secret")
+        self.port = Port(password="secret")
         self.check(("set auth 0 0 11|user secret", "STORED|"))
         line = "get " + " ".join(f"key:{number:036}" for number in range(5000))
         self.check((line, "END|"))
 
     def test_a_password_has_4_kb_at_most(self) -> None:
         refused = b"CLIENT_ERROR unauthenticated\r\n"
-        door = Door(password="x" * (STRANGERS_LINE - 5))
+        port = Port(password="x" * (STRANGERS_LINE - 5))
         data = b"user " + b"x" * (STRANGERS_LINE - 5)
         self.assertEqual(
-            door.bytes(b"set auth 0 0 %d\r\n%b\r\n" % (len(data), data)), b"STORED\r\n"
+            port.bytes(b"set auth 0 0 %d\r\n%b\r\n" % (len(data), data)), b"STORED\r\n"
         )
         for length in (STRANGERS_LINE + 1, 1_000_000, 16 * 1024 * 1024, 2**31 - 1, 10**19):
-            door = Door(password="secret")
-            self.assertEqual(door.bytes(b"set auth 0 0 %d\r\nxxx" % length), refused)
-            self.assertEqual(door.bytes(b"x" * STRANGERS_LINE), b"")
-            self.assertTrue(door.dialect.closing)
+            port = Port(password="secret")
+            self.assertEqual(port.bytes(b"set auth 0 0 %d\r\nxxx" % length), refused)
+            self.assertEqual(port.bytes(b"x" * STRANGERS_LINE), b"")
+            self.assertTrue(port.dialect.closing)
 
     def test_nothing_is_left_when_the_connection_ends(self) -> None:
-        self.door.bytes(b"set k 0 0 1000000\r\n" + b"x" * 500_000)
-        self.assertEqual(self.door.dialect.held_bytes, 500_000)
-        self.door.dialect.end()
-        self.assertEqual(self.door.dialect.held_bytes, 0)
+        self.port.bytes(b"set k 0 0 1000000\r\n" + b"x" * 500_000)
+        self.assertEqual(self.port.dialect.held_bytes, 500_000)
+        self.port.dialect.end()
+        self.assertEqual(self.port.dialect.held_bytes, 0)
 
     def test_many_times_the_same_large_value_takes_little_memory(self) -> None:
         size, count = 100_000, 600
-        self.door.store.set(b"k", b"x" * size)
-        dialect, received = self.door.dialect, 0
+        self.port.store.set(b"k", b"x" * size)
+        dialect, received = self.port.dialect, 0
         tracemalloc.start()
         try:
             batch = dialect.receive(b"get" + b" k" * count + b"\r\n")
@@ -350,27 +350,27 @@ class ServerTest(DoorCase):
         self.assertLess(peak, 8_000_000)  # of 60
 
 
-class DurableReplies(DoorCase):
+class DurableReplies(PortCase):
     """Under --fsync always no reply leaves before all that it tells of is on disk."""
 
     def open(self, disk: FakeDisk) -> None:
-        self.door = Door()
-        self.door.resp.instance.persistence = disk  # type: ignore[assignment]
-        self.door.reconnect()
+        self.port = Port()
+        self.port.resp.instance.persistence = disk  # type: ignore[assignment]
+        self.port.reconnect()
 
     def test_a_write_that_was_undone_is_a_server_error(self) -> None:
         for request in ("set k 0 0 1|1", "delete k", "incr k 1", "touch k 10", "ms k 1|1", "md k"):
-            disk = FakeDisk(False)
-            self.open(disk)
-            disk.own_step = 1
+            self.open(FakeDisk(False))
+            self.port.store.add_listener(lambda step, facts: None)  # so that steps are counted
+            self.port.store.set(b"k", b"1")
             self.check((request, "SERVER_ERROR not saved: disk full|"), ("mn", "MN|"))
 
     def test_a_read_is_answered_anew_once_what_it_saw_was_undone(self) -> None:
         for request, reply in (("get k", "VALUE k 0 3|old|END|"), ("mg k v", "VA 3|old|")):
             disk = FakeDisk(False, True)
             self.open(disk)
-            self.door.store.set(b"k", b"new")
-            disk.on_undo = lambda store=self.door.store: store.set(b"k", b"old")
+            self.port.store.set(b"k", b"new")
+            disk.on_undo = lambda store=self.port.store: store.set(b"k", b"old")
             self.check((request, reply))
 
     def test_what_has_nothing_to_do_with_keys_is_not_refused(self) -> None:

@@ -1,21 +1,22 @@
-"""The memcached door, meta commands."""
+"""The memcached port, meta commands."""
 
 from __future__ import annotations
 
 import unittest
 
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.config import Config
 from kvdb.protocols.memcached import Memcached
 from kvdb.store import Store
 from kvdb.store.entry import NOTE_COST
 from tests.store_case import TickingClock
-from tests.test_memcached import Door, DoorCase
+from tests.test_memcached import Port, PortCase
 
 
-class MetaGetTest(DoorCase):
+class MetaGetTest(PortCase):
     def test_flags_come_back_in_the_order_of_the_request(self) -> None:
-        self.door("set k 5 100 2|hi")
+        self.port("set k 5 100 2|hi")
         self.check(
             ("mg k", "HD|"),
             ("mg k s v f t k O1", "VA 2 s2 f5 t100 kk O1|hi|"),
@@ -26,7 +27,7 @@ class MetaGetTest(DoorCase):
         )
 
     def test_what_is_not_well_formed_is_refused(self) -> None:
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         for flags, text in (
             ("v v", "duplicate flag"), ("z", "invalid flag"), ("Tx", "bad token in command line format"),
             ("N", "bad token in command line format"), ("C-1", "bad token in command line format"),
@@ -35,8 +36,8 @@ class MetaGetTest(DoorCase):
         ):  # fmt: skip
             self.check((f"mg k {flags}", f"CLIENT_ERROR {text}|"))
         flags = "b c f h k l q s t u v I J1 L O P R1"
-        self.door("set Zm9v 0 0 1|1")
-        self.assertNotIn("ERROR", self.door(f"mg Zm9v {flags}"))
+        self.port("set Zm9v 0 0 1|1")
+        self.assertNotIn("ERROR", self.port(f"mg Zm9v {flags}"))
         self.check((f"mg Zm9v {flags} T1", "CLIENT_ERROR options flags are too long|"))
         for name in ("md Zm9v", "ma Zm9v"):
             self.check((f"{name} {flags} T1", "CLIENT_ERROR options flags too long|"))
@@ -55,9 +56,9 @@ class MetaGetTest(DoorCase):
         )
 
     def test_one_client_is_told_to_recache_before_the_end(self) -> None:
-        self.door("set k 0 100 2|hi")
+        self.port("set k 0 100 2|hi")
         self.check(("mg k R30", "HD|"))
-        self.door.clock.now += 80
+        self.port.clock.now += 80
         self.check(("mg k R30", "HD W|"), ("mg k R30", "HD Z|"), ("set k 0 100 1|1", "STORED|"))
         self.check(("mg k R30", "HD|"))
 
@@ -71,10 +72,10 @@ class MetaGetTest(DoorCase):
             ("md AAEg b", "HD|"),
             ("mg Zm9v= b", "CLIENT_ERROR error decoding key|"),
         )
-        self.assertEqual(self.door.resp("GET", "foo"), b"bar")
+        self.assertEqual(self.port.resp("GET", "foo"), b"bar")
 
 
-class MetaSetTest(DoorCase):
+class MetaSetTest(PortCase):
     def test_modes(self) -> None:
         self.check(
             ("ms k 1 ME F3 T100|b", "HD|"),
@@ -98,8 +99,8 @@ class MetaSetTest(DoorCase):
         )
 
     def test_a_token_is_compared(self) -> None:
-        self.door("set k 0 0 1|1")
-        token = self.door.token()
+        self.port("set k 0 0 1|1")
+        token = self.port.token()
         self.check(
             (f"ms k 1 C{token}|2", "HD|"),
             (f"ms k 1 C{token} O1 k q|3", "EX O1 kk|"),
@@ -107,62 +108,62 @@ class MetaSetTest(DoorCase):
             (f"md k C{token} q", "EX|"),
             (f"ma k C{token}", "EX|"),
         )
-        self.check((f"md k C{self.door.token()} q", ""), ("mg k", "EN|"))
+        self.check((f"md k C{self.port.token()} q", ""), ("mg k", "EN|"))
 
     def test_a_length_that_nobody_can_know_closes(self) -> None:
         for words in ("k", "k x", "k -1"):
-            door = Door()
-            self.assertEqual(door(f"ms {words}"), "CLIENT_ERROR bad command line format\r\n")
-            self.assertTrue(door.dialect.closing)
+            port = Port()
+            self.assertEqual(port(f"ms {words}"), "CLIENT_ERROR bad command line format\r\n")
+            self.assertTrue(port.dialect.closing)
 
     def test_a_value_too_large_drops_the_old_one(self) -> None:
-        self.door = Door(max_value_bytes=10)
-        self.door("set k 0 0 1|1")
+        self.port = Port(max_value_bytes=10)
+        self.port("set k 0 0 1|1")
         too_large = "SERVER_ERROR object too large for cache|"
         self.check(("ms k 11|12345678901", too_large), ("mg k", "EN|"))
         self.assert_in_step()
 
 
-class MetaDeleteTest(DoorCase):
+class MetaDeleteTest(PortCase):
     def test_delete(self) -> None:
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         self.check(("md k k O1", "HD kk O1|"), ("md k O1", "NF O1|"), ("md", "ERROR|"))
 
     def test_an_invalidated_value_is_stale_and_one_client_wins(self) -> None:
-        self.door("set k 0 0 2|hi")
+        self.port("set k 0 0 2|hi")
         self.check(
             ("md k I T30", "HD|"),
             ("mg k v t", "VA 2 t30 X W|hi|"),
             ("mg k v", "VA 2 Z X|hi|"),
         )
-        token = self.door.token()
+        token = self.port.token()
         self.check((f"ms k 3 C{token}|new", "HD|"), ("mg k v", "VA 3|new|"))
 
     def test_an_older_token_may_store_what_is_known_to_be_stale(self) -> None:
-        self.door("set k 0 0 2|hi")
-        token = self.door.token()
-        self.door("md k I")
+        self.port("set k 0 0 2|hi")
+        token = self.port.token()
+        self.port("md k I")
         self.check(
             (f"ms k 3 C{token}|old", "EX|"),
             (f"ms k 3 I C{token}|old", "HD|"),
             ("mg k v", "VA 3 X W|old|"),
-            (f"ms k 3 I C{int(self.door.token()) + 1}|new", "EX|"),
+            (f"ms k 3 I C{int(self.port.token()) + 1}|new", "EX|"),
             (f"ms k 3 I C{2**64 - 1}|new", "EX|"),
             ("mg k v", "VA 3 Z X|old|"),
         )
 
     def test_a_write_through_resp_ends_staleness(self) -> None:
-        self.door("set k 0 0 2|hi")
-        self.door("md k I")
-        self.door.resp("SET", "k", "new")
+        self.port("set k 0 0 2|hi")
+        self.port("md k I")
+        self.port.resp("SET", "k", "new")
         self.check(("mg k v", "VA 3|new|"))
 
     def test_x_empties_the_value(self) -> None:
-        self.door("set k 5 0 2|hi")
+        self.port("set k 5 0 2|hi")
         self.check(("md k x", "HD|"), ("mg k v f", "VA 0 f0||"))
 
 
-class MetaArithmeticTest(DoorCase):
+class MetaArithmeticTest(PortCase):
     def test_modes_and_flags(self) -> None:
         self.check(
             ("ma n", "NF|"),
@@ -184,38 +185,38 @@ class MetaArithmeticTest(DoorCase):
         self.check(("ma n N0 J5 q", ""), ("ma n q", ""), ("ma n v", "VA 1|7|"), ("ma no q", "NF|"))
 
     def test_debug_and_no_op(self) -> None:
-        self.door("set k 0 100 2|hi")
-        size = self.door.store.cost(b"k")
-        self.assertRegex(self.door("me k"), rf"^ME k exp=100 cas=\d+ cls=1 size={size}\r\n$")
+        self.port("set k 0 100 2|hi")
+        size = self.port.store.cost(b"k")
+        self.assertRegex(self.port("me k"), rf"^ME k exp=100 cas=\d+ cls=1 size={size}\r\n$")
         self.check(("me no", "EN|"), ("mn", "MN|"))
-        self.door("mg k h")
-        self.door.clock.now += 5
-        self.assertRegex(self.door("me k"), r"^ME k exp=95 la=5 cas=\d+ fetch=yes cls=1 ")
-        self.door("set k 0 0 2|hi")
-        self.assertRegex(self.door("me k"), r"^ME k exp=-1 la=0 cas=\d+ fetch=no cls=1 ")
+        self.port("mg k h")
+        self.port.clock.now += 5
+        self.assertRegex(self.port("me k"), r"^ME k exp=95 la=5 cas=\d+ fetch=yes cls=1 ")
+        self.port("set k 0 0 2|hi")
+        self.assertRegex(self.port("me k"), r"^ME k exp=-1 la=0 cas=\d+ fetch=no cls=1 ")
 
 
-class AccessTest(DoorCase):
+class AccessTest(PortCase):
     """h: read before? l: seconds since the last access. Noted from the first such question on."""
 
     def test_a_value_is_hit_from_its_first_read_on_and_as_old_as_its_last(self) -> None:
-        self.door("set k 0 0 2|hi")
+        self.port("set k 0 0 2|hi")
         self.check(("mg k h l", "HD h0 l0|"))
-        self.door.clock.now += 7
+        self.port.clock.now += 7
         self.check(("mg k l h v", "VA 2 l7 h1|hi|"), ("mg k h l", "HD h1 l0|"))
 
     def test_every_kind_of_read_is_an_access(self) -> None:
-        self.door("mg no h")
+        self.port("mg no h")
         for read in ("get k", "gets no k", "gat 0 k", "touch k 0", "mg k", "mg k v"):
-            self.door("set k 0 0 2|hi")
-            self.door.clock.now += 5
+            self.port("set k 0 0 2|hi")
+            self.port.clock.now += 5
             self.check(("mg k h l u", "HD h0 l5|"))
-            self.door(read)
-            self.door.clock.now += 3
+            self.port(read)
+            self.port.clock.now += 3
             self.check(("mg k h l u", "HD h1 l3|"))
 
     def test_every_kind_of_write_begins_anew(self) -> None:
-        self.door("mg no l")
+        self.port("mg no l")
         for write in (
             "set k 0 0 1|1",
             "append k 0 0 1|1",
@@ -224,29 +225,29 @@ class AccessTest(DoorCase):
             "ma k",
             "md k x",
         ):
-            self.door("set k 0 0 1|1")
-            self.door("get k")
-            self.door.clock.now += 5
-            self.door(write)
-            self.door.clock.now += 2
+            self.port("set k 0 0 1|1")
+            self.port("get k")
+            self.port.clock.now += 5
+            self.port(write)
+            self.port.clock.now += 2
             self.check(("mg k h l u", "HD h0 l2|"))
-        self.door("mg k")
-        self.door.resp("SET", "k", "new")
+        self.port("mg k")
+        self.port.resp("SET", "k", "new")
         self.check(("mg k h u", "HD h0|"))
 
     def test_u_reads_without_using(self) -> None:
         for flags, evicted in (("u", b"a"), ("", b"b")):
-            self.door = Door(max_bytes=1000)
-            self.door(f"set a 0 0 200|{'x' * 200}")
-            self.door(f"set b 0 0 200|{'x' * 200}")
-            self.door(f"mg a {flags}")
-            self.door(f"set c 0 0 200|{'x' * 200}")
-            self.assertEqual({b"a", b"b"} - set(self.door.store.keys()), {evicted})
+            self.port = Port(max_bytes=1000)
+            self.port(f"set a 0 0 200|{'x' * 200}")
+            self.port(f"set b 0 0 200|{'x' * 200}")
+            self.port(f"mg a {flags}")
+            self.port(f"set c 0 0 200|{'x' * 200}")
+            self.assertEqual({b"a", b"b"} - set(self.port.store.keys()), {evicted})
         self.check(("mg a h u", "HD h0|"), ("mg a h u", "HD h0|"), ("mg a h", "HD h0|"))
         self.check(("mg a h u", "HD h1|"))
 
     def test_marks_and_accesses_stand_beside_each_other(self) -> None:
-        self.door("set k 0 100 2|hi")
+        self.port("set k 0 100 2|hi")
         self.check(
             ("mg k h R30", "HD h0|"),
             ("md k I T60", "HD|"),
@@ -257,23 +258,23 @@ class AccessTest(DoorCase):
 
     def test_who_never_asks_pays_nothing(self) -> None:
         for request in ("set k 0 0 2|hi", "get k", "mg k v t s f", "touch k 0", "gat 0 k"):
-            self.door(request)
-        before = self.door.store.used_bytes
-        self.assertIsNone(self.door.store.note(b"k"))
+            self.port(request)
+        before = self.port.store.used_bytes
+        self.assertIsNone(self.port.store.note(b"k"))
         self.check(("mg k h l", "HD h0 l0|"))
-        self.assertEqual(self.door.store.used_bytes, before + NOTE_COST)
-        self.door("get k")
-        self.assertEqual(self.door.store.used_bytes, before + NOTE_COST)
+        self.assertEqual(self.port.store.used_bytes, before + NOTE_COST)
+        self.port("get k")
+        self.assertEqual(self.port.store.used_bytes, before + NOTE_COST)
 
     def test_what_was_not_accessed_since_noting_began_is_as_old_as_that(self) -> None:
-        self.door("set k 0 0 2|hi")
-        self.door("get k")
-        self.door("mg no l")
-        self.door.clock.now += 9
+        self.port("set k 0 0 2|hi")
+        self.port("get k")
+        self.port("mg no l")
+        self.port.clock.now += 9
         self.check(("mg k h l", "HD h0 l9|"))
 
 
-class OwnTokenTest(DoorCase):
+class OwnTokenTest(PortCase):
     """E: the client makes up the cas token of what it writes."""
 
     def test_every_write_may_bring_its_token(self) -> None:
@@ -283,10 +284,10 @@ class OwnTokenTest(DoorCase):
             ("md k I E123", "k"), ("md k x E123", "k"),
         ):  # fmt: skip
             with self.subTest(request):
-                self.door("set k 0 0 1|5")
-                self.door(request)
-                self.assertEqual(self.door.token(key), "123")
-                self.assertEqual(self.door(f"mg {key} c").split()[1], "c123")
+                self.port("set k 0 0 1|5")
+                self.port(request)
+                self.assertEqual(self.port.token(key), "123")
+                self.assertEqual(self.port(f"mg {key} c").split()[1], "c123")
                 self.check(
                     (f"ms {key} 1 C124|1", "EX|"),
                     (f"cas {key} 0 0 1 123|7", "STORED|"),
@@ -302,18 +303,18 @@ class OwnTokenTest(DoorCase):
         )
 
     def test_what_writes_nothing_gives_no_token(self) -> None:
-        self.door("set k 0 0 1|1")
-        token = self.door.token()
+        self.port("set k 0 0 1|1")
+        token = self.port.token()
         self.check(
             ("mg k E5 T100 N0", "HD|"), ("ms k 1 ME E5|2", "NS|"), ("ms k 1 C3 E5|2", "EX|"),
             ("md k C3 I E5", "EX|"), ("ma k C3 E5", "EX|"),
         )  # fmt: skip
-        self.assertEqual(self.door.token(), token)
+        self.assertEqual(self.port.token(), token)
 
     def test_a_later_write_has_another_one(self) -> None:
-        self.door("ms k 1 E123|1")
-        self.door.resp("SET", "k", "2")
-        self.assertNotEqual(self.door.token(), "123")
+        self.port("ms k 1 E123|1")
+        self.port.resp("SET", "k", "2")
+        self.assertNotEqual(self.port.token(), "123")
 
     def test_a_token_that_is_no_number_is_refused(self) -> None:
         for token in ("", "x", "-1", str(2**64)):

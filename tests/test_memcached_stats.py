@@ -1,4 +1,4 @@
-"""The memcached door, `stats`: each counter counts what its name says, and nothing else."""
+"""The memcached port, `stats`: each counter counts what its name says, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import threading
 import unittest
 from typing import Final
 
-from kvdb.store.entry import EvictionPolicy
-from tests.test_memcached import Door, DoorCase
+from kvdb.store.budget import EvictionPolicy
+from tests.test_memcached import Port, PortCase
 
 COUNTERS: Final = (
     "cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "cmd_meta", "get_hits", "get_misses",
@@ -125,14 +125,14 @@ def changes(text: str) -> dict[str, int]:
     return {name: int(number or 1) for name, _, number in pairs}
 
 
-class CountersTest(DoorCase):
+class CountersTest(PortCase):
     def figures(self) -> dict[str, int]:
-        stats = self.door.stats()
+        stats = self.port.stats()
         return {name: int(stats[name]) for name in COUNTERS}
 
     def counted(self, request: str) -> dict[str, int]:
         before = self.figures()
-        self.door(request)
+        self.port(request)
         after = self.figures()
         return {
             name: after[name] - before[name] for name in COUNTERS if after[name] != before[name]
@@ -142,14 +142,14 @@ class CountersTest(DoorCase):
         for request, text in COUNTED.items():
             with self.subTest(request):
                 for line in PREPARED:
-                    self.door(line)
-                request = request.replace("{cas}", self.door.token())
+                    self.port(line)
+                request = request.replace("{cas}", self.port.token())
                 is_meta = request[:2] in ("mg", "ms", "md", "ma", "me", "mn")
                 expected = changes(text) | ({"cmd_meta": 1} if is_meta else {})
                 self.assertEqual(self.counted(request), expected)
 
     def test_newer_flags_count_as_what_they_do(self) -> None:
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         meta = {"cmd_meta": 1}
         self.assertEqual(self.counted("md k x"), meta | {"delete_hits": 1, "total_items": 1})
         added = {"cmd_set": 1, "total_items": 1, "curr_items": 1}
@@ -157,125 +157,125 @@ class CountersTest(DoorCase):
 
     def test_a_get_that_finds_an_expired_key_says_so(self) -> None:
         for request, kind in (("get k no", "get"), ("gat 9 k", "touch"), ("mg k v", "get")):
-            self.door("set k 0 10 1|1")
-            self.door.clock.now += 10
+            self.port("set k 0 10 1|1")
+            self.port.clock.now += 10
             missed = 2 if " no" in request else 1
             expected = {"get_expired": 1, f"cmd_{kind}": missed, f"{kind}_misses": missed}
             if request[0] == "m":
                 expected["cmd_meta"] = 1
             self.assertEqual(self.counted(request), expected)
-        self.door("set k 0 10 1|1")
-        self.door.clock.now += 10
-        self.door.resp("GET", "k")
+        self.port("set k 0 10 1|1")
+        self.port.clock.now += 10
+        self.port.resp("GET", "k")
         self.assertEqual(self.counted("get k"), {"cmd_get": 1, "get_misses": 1})
 
     def test_what_goes_by_itself_or_for_the_memory_is_counted_apart(self) -> None:
-        self.door = Door(max_bytes=4000)
+        self.port = Port(max_bytes=4000)
         for number in range(5):
-            self.door(f"set k{number} 0 {10 + number} 1|1")
-        self.door.clock.now += 10
-        self.door("get k0")
-        self.door.clock.now += 1
-        self.door.store.expire_due()
-        self.door.clock.now += 3
-        self.door(f"set big 0 0 3000|{'x' * 3000}")
-        stats = self.door.stats()
+            self.port(f"set k{number} 0 {10 + number} 1|1")
+        self.port.clock.now += 10
+        self.port("get k0")
+        self.port.clock.now += 1
+        self.port.store.expire_due()
+        self.port.clock.now += 3
+        self.port(f"set big 0 0 3000|{'x' * 3000}")
+        stats = self.port.stats()
         names = ("get_expired", "crawler_reclaimed", "reclaimed", "evictions", "curr_items")
         self.assertEqual([stats[name] for name in names], ["1", "1", "3", "0", "1"])
 
     def test_refused_values_are_counted(self) -> None:
-        self.door = Door(max_value_bytes=10)
+        self.port = Port(max_value_bytes=10)
         too_large = {"store_too_large": 1}
         for request in ("add n 0 0 11|12345678901", "add n 0 0 11 noreply|12345678901"):
             self.assertEqual(self.counted(request), too_large | {"cmd_set": 1})
-        self.door("set k 0 0 1|1")
+        self.port("set k 0 0 1|1")
         self.assertEqual(self.counted("append k 0 0 10|1234567890"), too_large | {"cmd_set": 1})
-        self.door = Door(max_bytes=3000)
-        self.door.store.policy = EvictionPolicy.NOEVICTION
-        self.door(f"set k 0 0 2000|{'x' * 2000}")
+        self.port = Port(max_bytes=3000)
+        self.port.store.policy = EvictionPolicy.NOEVICTION
+        self.port(f"set k 0 0 2000|{'x' * 2000}")
         for noreply in ("", " noreply"):
             expected = {"store_no_memory": 1, "cmd_set": 1}
             self.assertEqual(self.counted(f"add n 0 0 1000{noreply}|{'x' * 1000}"), expected)
 
-    def test_commands_of_other_doors_are_not_counted_but_their_items_are(self) -> None:
+    def test_commands_of_other_ports_are_not_counted_but_their_items_are(self) -> None:
         before = self.figures()
         for words in (["SET", "k", "1"], ["GET", "k"], ["GET", "no"], ["INCR", "k"], ["DEL", "no"]):
-            self.door.resp(*words)
+            self.port.resp(*words)
         expected = before | {"total_items": 2, "curr_items": 1}
         self.assertEqual(self.figures(), expected)
 
     def test_attempts_to_log_in(self) -> None:
-        self.door = Door(password="secret")
+        self.port = Port(password="secret")
         for data in ("user wrong", "user secret"):
-            self.door("get k")
-            self.door(f"set auth 0 0 {len(data)}|{data}")
-        stats = self.door.stats()
+            self.port("get k")
+            self.port(f"set auth 0 0 {len(data)}|{data}")
+        stats = self.port.stats()
         self.assertEqual((stats["auth_cmds"], stats["auth_errors"]), ("2", "1"))
 
     def test_reset_sets_back_what_memcached_sets_back(self) -> None:
-        self.door.resp.instance.connections_received = 3
+        self.port.resp.instance.connections_received = 3
         for request in BUSY:
-            self.door(request)
-        stats = self.door.stats()
+            self.port(request)
+        stats = self.port.stats()
         zero = [name for name in RESET if stats[name] == "0"]
         self.assertEqual(zero, ["rejected_connections"])
-        self.assertEqual(self.door("stats reset"), "RESET\r\n")
-        after = self.door.stats()
+        self.assertEqual(self.port("stats reset"), "RESET\r\n")
+        after = self.port.stats()
         self.assertEqual({after[name] for name in RESET}, {"0"})
         self.assertEqual([after[name] for name in NOT_RESET], [stats[name] for name in NOT_RESET])
 
 
-class FieldsTest(DoorCase):
+class FieldsTest(PortCase):
     def test_connections_and_threads_are_those_there_are(self) -> None:
-        stats = self.door.stats()
+        stats = self.port.stats()
         self.assertEqual(stats["curr_connections"], "2")
         self.assertEqual(stats["connection_structures"], "2")
         self.assertEqual(stats["threads"], str(threading.active_count()))
         stop = threading.Event()
         thread = threading.Thread(target=stop.wait)
         thread.start()
-        more = self.door.stats()["threads"]
+        more = self.port.stats()["threads"]
         stop.set()
         thread.join()
         self.assertEqual(int(more), int(stats["threads"]) + 1)
 
     def test_what_nobody_can_know_is_left_out(self) -> None:
-        names = self.door.stats().keys()
+        names = self.port.stats().keys()
         self.assertEqual(names & {"get_flushed", "hash_bytes", "response_obj_oom", "rss"}, set())
 
     def test_settings_tell_the_truth(self) -> None:
-        self.door = Door(max_value_bytes=1234, max_clients=56, password=None)
-        settings = self.door.stats("settings")
+        self.port = Port(max_value_bytes=1234, max_clients=56, password=None)
+        settings = self.port.stats("settings")
         expected = {
             "item_size_max": "1234", "maxconns": "56", "tcpport": "11211", "evictions": "on",
             "detail_enabled": "no", "auth_enabled_ascii": "no", "binding_protocol": "ascii",
         }  # fmt: skip
         self.assertEqual({name: settings[name] for name in expected}, expected)
-        self.door("stats detail on")
-        self.assertEqual(self.door.stats("settings")["detail_enabled"], "yes")
-        self.door("stats detail off")
-        self.assertEqual(self.door.stats("settings")["detail_enabled"], "no")
+        self.port("stats detail on")
+        self.assertEqual(self.port.stats("settings")["detail_enabled"], "yes")
+        self.port("stats detail off")
+        self.assertEqual(self.port.stats("settings")["detail_enabled"], "no")
 
     def test_one_class_holds_everything(self) -> None:
-        self.assertEqual(self.door.stats("items"), {})
-        self.assertEqual(self.door.stats("slabs"), {"active_slabs": "0", "total_malloced": "0"})
+        self.assertEqual(self.port.stats("items"), {})
+        self.assertEqual(self.port.stats("slabs"), {"active_slabs": "0", "total_malloced": "0"})
         for request in ("set k 0 0 1|1", "get k", "incr k 1", "set n 0 10 1|1"):
-            self.door(request)
-        used = str(self.door.store.used_bytes)
-        items, slabs = self.door.stats("items"), self.door.stats("slabs")
+            self.port(request)
+        used = str(self.port.store.used_bytes)
+        items, slabs = self.port.stats("items"), self.port.stats("slabs")
         self.assertEqual((items["items:1:number"], items["items:1:mem_requested"]), ("2", used))
         self.assertEqual((slabs["active_slabs"], slabs["total_malloced"]), ("1", used))
         names = ("1:used_chunks", "1:get_hits", "1:cmd_set", "1:incr_hits", "1:touch_hits")
         self.assertEqual([slabs[name] for name in names], ["2", "1", "2", "1", "0"])
-        self.door.clock.now += 10
-        self.door.store.expire_due()
-        self.assertEqual(self.door.stats("items")["items:1:crawler_reclaimed"], "1")
-        self.assertEqual(self.door.stats("sizes"), {"sizes_status": "disabled"})
+        self.port.clock.now += 10
+        self.port.store.expire_due()
+        self.assertEqual(self.port.stats("items")["items:1:crawler_reclaimed"], "1")
+        self.assertEqual(self.port.stats("sizes"), {"sizes_status": "disabled"})
 
     def test_connections_are_listed(self) -> None:
-        number = self.door.dialect.session.id
-        self.door.dialect.session.last_active -= 5
-        connections = self.door.stats("conns")
+        number = self.port.dialect.session.id
+        self.port.dialect.session.last_active -= 5
+        connections = self.port.stats("conns")
         self.assertEqual(connections[f"{number}:addr"], "tcp:127.0.0.1:50001")
         self.assertEqual(connections[f"{number}:listen_addr"], "tcp:127.0.0.1:11211")
         self.assertEqual(connections[f"{number}:secs_since_last_cmd"], "5")

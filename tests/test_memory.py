@@ -13,7 +13,7 @@ from kvdb.config import MB
 from kvdb.memory import LEAST_ALLOWED, Governor, resident_bytes
 from kvdb.service import Service
 from kvdb.store import Store
-from kvdb.store.entry import EvictionPolicy
+from kvdb.store.budget import EvictionPolicy
 from tests.command_case import CommandTest
 from tests.support import Config, ManualClock, running_server
 

@@ -6,7 +6,7 @@ import unittest
 from unittest import mock
 
 from kvdb.prefixes import Prefixes
-from tests.test_memcached import Door
+from tests.test_memcached import Port
 
 
 class PrefixesTest(unittest.TestCase):
@@ -46,10 +46,10 @@ class PrefixesTest(unittest.TestCase):
 
 class StatsDetailTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.door = Door()
+        self.port = Port()
 
     def dump(self) -> list[str]:
-        *lines, end = self.door("stats detail dump").splitlines()
+        *lines, end = self.port("stats detail dump").splitlines()
         self.assertEqual(end, "END")
         return lines
 
@@ -58,36 +58,36 @@ class StatsDetailTest(unittest.TestCase):
             "set a:1 0 0 1|x", "get a:1 a:2", "gets a:1", "gat 100 a:1", "delete a:1",
             "delete a:1", "set b:1 0 0 1|x", "add b:1 0 0 1|y", "append b:1 0 0 1|z",
         ):  # fmt: skip
-            self.door(request)
+            self.port(request)
 
     def test_nothing_is_counted_before_it_is_switched_on_and_after_it_is_switched_off(self) -> None:
         self.use()
         self.assertEqual(self.dump(), [])
-        self.assertEqual(self.door("stats detail on"), "OK\r\n")
+        self.assertEqual(self.port("stats detail on"), "OK\r\n")
         self.use()
         counted = ["PREFIX a get 4 hit 3 set 1 del 2", "PREFIX b get 0 hit 0 set 3 del 0"]
         self.assertEqual(self.dump(), counted)
-        self.assertEqual(self.door("stats detail off"), "OK\r\n")
+        self.assertEqual(self.port("stats detail off"), "OK\r\n")
         self.use()
         self.assertEqual(self.dump(), counted)
 
     def test_a_meta_set_counts_too(self) -> None:
-        self.door("stats detail on")
-        self.door("ms a:1 1|x")
+        self.port("stats detail on")
+        self.port("ms a:1 1|x")
         self.assertEqual(self.dump(), ["PREFIX a get 0 hit 0 set 1 del 0"])
 
     def test_stats_reset_forgets_the_counts_and_goes_on_counting(self) -> None:
-        self.door("stats detail on")
+        self.port("stats detail on")
         self.use()
-        self.assertEqual(self.door("stats reset"), "RESET\r\n")
+        self.assertEqual(self.port("stats reset"), "RESET\r\n")
         self.assertEqual(self.dump(), [])
-        self.door("get a:1")
+        self.port("get a:1")
         self.assertEqual(self.dump(), ["PREFIX a get 1 hit 0 set 0 del 0"])
 
     def test_anything_else_is_told_how_it_is_used(self) -> None:
         usage = "CLIENT_ERROR usage: stats detail on|off|dump\r\n"
         for line in ("stats detail", "stats detail x", "stats detail on off", "stats detail ON"):
-            self.assertEqual(self.door(line), usage, line)
+            self.assertEqual(self.port(line), usage, line)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from kvdb.errors import EntryTooLarge, OutOfMemory
-from kvdb.store.entry import NOTE_COST, Cause, Change, Entry, EvictionPolicy, Flush
+from kvdb.reaper import PlannedFlush
+from kvdb.store.budget import EvictionPolicy
+from kvdb.store.entry import NOTE_COST, Entry
+from kvdb.store.feed import Cause, Change, Flush
 from tests.store_case import COST, Feed, StoreCase, contents
 
 
@@ -107,6 +110,25 @@ class PutBackTest(StoreCase):
             ],
         )
 
+    def test_with_everything_no_other_key_is_left_in_any_database(self) -> None:
+        self.fill(b"a", b"b", (2, b"c"))
+        versions = {key: self.store.version(key) for key in (b"a", b"b")}
+        feed = Feed(self.store)
+        self.store.put_back([(b"a", Entry(b"old")), ((3, b"d"), Entry(b"1"))], everything=True)
+        self.assertEqual(contents(self.store), {b"a": Entry(b"old"), (3, b"d"): Entry(b"1")})
+        for key, version in versions.items():
+            self.assertFalse(self.store.unchanged(key, version))
+        self.assertEqual(
+            feed.steps,
+            [
+                [
+                    Flush(None, Cause.TAKEN_BACK),
+                    Change(b"a", b"old", cause=Cause.TAKEN_BACK),
+                    Change((3, b"d"), b"1", cause=Cause.TAKEN_BACK),
+                ]
+            ],
+        )
+
     def test_what_has_expired_meanwhile_does_not_come_back(self) -> None:
         self.fill(b"a")
         feed = Feed(self.store)
@@ -171,42 +193,51 @@ class NoteTest(StoreCase):
         self.assertEqual((feed.steps, self.store.changes), ([], before))
 
 
-class FlushLaterTest(StoreCase):
-    def test_database_0_is_flushed_at_that_moment_and_not_again(self) -> None:
+class PlannedFlushTest(StoreCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.flush = PlannedFlush(self.store)
+
+    def test_a_database_is_flushed_at_that_moment_and_not_again(self) -> None:
         self.fill(b"a", (1, b"a"))
-        self.store.flush_later(self.soon())
+        self.flush.plan(self.soon())
         self.clock.now = self.soon() - 0.001
-        self.store.expire_due()
+        self.flush.run_if_due()
         self.fill(b"b")
         self.assertEqual(self.there(), {b"a", b"b", (1, b"a")})
         self.clock.now += 0.001
         feed = Feed(self.store)
-        self.store.expire_due()
+        self.flush.run_if_due()
         self.assertEqual((self.there(), feed.steps), ({(1, b"a")}, [[Flush(0)]]))
         self.fill(b"c")
-        self.store.expire_due()
+        self.flush.run_if_due()
         self.assertEqual(self.there(), {b"c", (1, b"a")})
+
+    def test_it_may_be_another_database(self) -> None:
+        self.fill(b"a", (1, b"a"))
+        self.flush.plan(self.soon(), 1)
+        self.clock.now = self.soon()
+        self.flush.run_if_due()
+        self.assertEqual(self.there(), {b"a"})
 
     def test_the_reaper_is_told_when_to_wake(self) -> None:
         woken: list[bool] = []
-        self.store.on_earlier_deadline = lambda: woken.append(True)
-        self.assertIsNone(self.store.seconds_to_next_deadline())
-        self.store.flush_later(self.soon(10))
-        self.assertEqual((woken, self.store.seconds_to_next_deadline()), ([True], 10))
-        self.store.set(b"k", b"1", expires_at=self.soon(20))
-        self.assertEqual(self.store.seconds_to_next_deadline(), 10)
-        self.store.set(b"k", b"1", expires_at=self.soon(5))
-        self.assertEqual((len(woken), self.store.seconds_to_next_deadline()), (2, 5))
+        self.flush.on_new_plan = lambda: woken.append(True)
+        self.assertIsNone(self.flush.seconds_left())
+        self.flush.plan(self.soon(10))
+        self.assertEqual((woken, self.flush.seconds_left()), ([True], 10))
+        self.clock.now += 20
+        self.assertEqual(self.flush.seconds_left(), 0)
 
     def test_a_later_plan_replaces_the_earlier_and_none_gives_it_up(self) -> None:
         self.fill(b"k")
-        self.store.flush_later(self.soon(5))
-        self.store.flush_later(self.soon(10))
+        self.flush.plan(self.soon(5))
+        self.flush.plan(self.soon(10))
         self.clock.now += 5
-        self.store.expire_due()
+        self.flush.run_if_due()
         self.assertEqual(self.there(), {b"k"})
-        self.store.flush_later(None)
+        self.flush.plan(None)
         self.clock.now += 50
-        self.store.expire_due()
+        self.flush.run_if_due()
         self.assertEqual(self.there(), {b"k"})
-        self.assertIsNone(self.store.seconds_to_next_deadline())
+        self.assertIsNone(self.flush.seconds_left())

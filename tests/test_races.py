@@ -11,14 +11,17 @@ operation is in pieces.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import unittest
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import kvdb.commands  # noqa: F401  (fills the command table)
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.config import Config
 from kvdb.http.api import Api, Request
 from kvdb.protocols import RequestLoop
@@ -27,6 +30,7 @@ from kvdb.protocols.main_port import MainPort
 from kvdb.protocols.memcached import Memcached
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key
+from kvdb.store.scans import ScanIndex
 from tests.store_case import contents
 from tests.support import ManualClock
 
@@ -266,7 +270,7 @@ RACES = (
     resp("MGET k l", other="MSET k 1 l 1"),
     resp("EXEC", each=("WATCH k", "GET k", "MULTI", "SET k {me}")),
     resp("EXEC", each=("MULTI", "INCR k", "INCR l", "GET k")),
-    Race("RESP runs of INCR", RESP, RUN * 20),
+    Race("RESP runs of INCR", RESP, RUN * 4),  # at first, no more are taken together
     Race(
         "MOVE from two databases", RESP, "MOVE k 3", other_connect=database(1),
         before=("SET k 0", "SELECT 1", "SET k 1"),
@@ -452,3 +456,77 @@ class RaceTest(unittest.TestCase):
                 for order in ("ab", "ba"):
                     reply = Course(race, Store).one_after_the_other(order)["ab".index(order[0])]
                     self.assertNotIn("err", str(reply).lower())  # who comes first is not refused
+
+
+class ScanTest(unittest.TestCase):
+    """Building a scan's index takes long, and others go on: nobody waits for who waits for him."""
+
+    def setUp(self) -> None:
+        self.store = Store(0, clock=ManualClock())
+        self.instance = Instance(self.store, Config(max_bytes=0), monotonic=ManualClock())
+        self.names = {b"key %d" % number for number in range(100)}
+        for name in self.names:
+            self.store.set(name, b"v")
+        self.builds: list[threading.Thread] = []
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+        real = ScanIndex.build
+
+        def build(index: ScanIndex, keys: list[Key]) -> None:
+            self.builds.append(threading.current_thread())
+            if not self.begun.is_set():  # only the first one is held
+                self.begun.set()
+                assert self.may_go_on.wait(DEADLINE)
+            real(index, keys)
+
+        self.enterContext(mock.patch.object(ScanIndex, "build", build))
+        self.found: list[set[bytes]] = []
+        self.threads: list[threading.Thread] = []
+
+    def scan(self) -> None:
+        self.found.append(self.names.intersection(self.store.scan(0, 1000)[1]))
+
+    def scan_in_transaction(self) -> None:
+        reply = RESP(self.instance)("MULTI|SCAN 0 COUNT 1000|SET new v|EXEC")
+        self.found.append(set(re.findall(rb"key \d+", reply)))
+
+    def start(self, work: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+        return thread
+
+    def assert_all_found(self) -> None:
+        for thread in self.threads:
+            thread.join(DEADLINE)
+            self.assertFalse(thread.is_alive(), "it hangs")
+        self.assertEqual(self.found, [self.names] * len(self.threads))
+        self.store.check()
+
+    def test_a_transaction_does_not_wait_for_an_index_that_another_one_builds(self) -> None:
+        builder = self.start(self.scan)
+        self.assertTrue(self.begun.wait(DEADLINE))
+        transaction = self.start(self.scan_in_transaction)
+        transaction.join(DEADLINE)
+        self.assertFalse(transaction.is_alive(), "it waits for the other one, or for ever")
+        self.assertTrue(builder.is_alive())
+        self.may_go_on.set()
+        self.assert_all_found()
+        self.assertIn(b"new", self.store.scan(0, 1000)[1])  # though it came while that was built
+
+    def test_of_two_at_once_one_builds_and_the_other_waits(self) -> None:
+        builder = self.start(self.scan)
+        self.assertTrue(self.begun.wait(DEADLINE))
+        other = self.start(self.scan)
+        other.join(0.05)
+        self.assertTrue(other.is_alive())
+        self.store.set(b"key 1", b"others go on")
+        self.may_go_on.set()
+        self.assert_all_found()
+        self.assertEqual(self.builds, [builder])
+
+    def test_many_of_both_kinds_come_to_an_end(self) -> None:
+        self.may_go_on.set()
+        for _ in range(4):
+            self.start(self.scan)
+            self.start(self.scan_in_transaction)
+        self.assert_all_found()

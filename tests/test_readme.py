@@ -14,6 +14,8 @@ import kvdb.commands
 from kvdb.cli import parse_config
 from kvdb.commands.introspection import GROUPS
 from kvdb.commands.table import TABLE, every_command
+from kvdb.config import Config
+from kvdb.settings import SETTINGS
 from tests.support import Conversation, running_server
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -29,6 +31,17 @@ def command_table() -> str:
     return "\n".join(["| | commands |", "|---|---|", *lines])
 
 
+def flag_table() -> str:
+    """Return the README's table of flags."""
+    defaults = Config()
+    lines = ["| flag | default | CONFIG | meaning |", "|---|---|---|---|"]
+    for each in SETTINGS[1:]:
+        default = each.default or getattr(defaults, each.field, "")
+        name = f"**{each.config_name}**" if each.changeable else each.config_name
+        lines.append(f"| `{each.flag}` | {default} | {name} | {each.help} |")
+    return "\n".join(lines)
+
+
 class ReadmeTest(unittest.TestCase):
     def setUp(self) -> None:
         self.text = README.read_text(encoding="utf-8")
@@ -37,6 +50,10 @@ class ReadmeTest(unittest.TestCase):
         """Run `python -m tests.test_readme` to bring it up to date."""
         self.assertIn(command_table(), self.text)
         self.assertTrue(all(row.group in GROUPS for row in TABLE.values()))
+
+    def test_its_table_of_flags_is_the_table_of_settings(self) -> None:
+        """Run `python -m tests.test_readme` to bring it up to date."""
+        self.assertIn(flag_table(), self.text)
 
     def test_its_telnet_session_gives_what_it_shows(self) -> None:
         session = re.search(r"\$ telnet.*?```", self.text, re.DOTALL)
@@ -77,8 +94,7 @@ def flags() -> set[str]:
 
 if __name__ == "__main__":
     text = README.read_text(encoding="utf-8")
-    README.write_text(
-        re.sub(r"\| \| commands \|\n(\|.*\n)+", lambda _: command_table() + "\n", text),
-        encoding="utf-8",
-    )
-    print(f"the command table of kvdb {kvdb.__version__} is in {README}", file=sys.stderr)
+    text = re.sub(r"\| \| commands \|\n(\|.*\n)+", lambda _: command_table() + "\n", text)
+    text = re.sub(r"\| flag \| default \|.*\n(\|.*\n)+", lambda _: flag_table() + "\n", text)
+    README.write_text(text, encoding="utf-8")
+    print(f"the tables of kvdb {kvdb.__version__} are in {README}", file=sys.stderr)

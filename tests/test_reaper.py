@@ -5,9 +5,10 @@ import time
 import unittest
 from collections.abc import Callable, Sequence
 
-from kvdb.reaper import Reaper
+from kvdb.reaper import PlannedFlush, Reaper
 from kvdb.store import Store
-from kvdb.store.entry import Cause, Change, Flush, Key
+from kvdb.store.entry import Key
+from kvdb.store.feed import Cause, Change, Flush
 from tests.support import ManualClock
 
 DEADLINE = 10.0  # seconds within which what is waited for happens, or the test fails
@@ -45,7 +46,8 @@ class WaitTest(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = ManualClock()
         self.store = Store(0, clock=self.clock)
-        self.reaper = Reaper(self.store)
+        self.flush = PlannedFlush(self.store)
+        self.reaper = Reaper(self.store, self.flush)
 
     def test_it_sleeps_a_second_at_most_while_anything_can_expire(self) -> None:
         """The wall clock may jump forward, and nobody would tell it."""
@@ -65,9 +67,9 @@ class WaitTest(unittest.TestCase):
     def test_it_sleeps_until_it_is_woken_while_nothing_can_expire(self) -> None:
         self.store.set(b"k", b"v")
         self.assertIsNone(self.reaper._seconds_to_next_pass())
-        self.store.flush_later(self.clock.now + FAR)
+        self.flush.plan(self.clock.now + FAR)
         self.assertEqual(self.reaper._seconds_to_next_pass(), 1.0)
-        self.store.flush_later(None)
+        self.flush.plan(None)
         self.assertIsNone(self.reaper._seconds_to_next_pass())
 
     def test_a_clock_that_is_set_back_and_forth_is_followed(self) -> None:
@@ -88,7 +90,8 @@ class ReaperTest(unittest.TestCase):
         """Return a store whose reaper sleeps, because a first key expires in an hour."""
         store = WatchedStore(clock)
         store.set(b"far", b"v", expires_at=clock() + FAR)
-        self.reaper = Reaper(store)
+        self.flush = PlannedFlush(store)
+        self.reaper = Reaper(store, self.flush)
         self.addCleanup(self.reaper.stop)
         self.reaper.start()
         self.assertTrue(store.asked.wait(DEADLINE))
@@ -115,10 +118,26 @@ class ReaperTest(unittest.TestCase):
             clock.now += NEAR
         self.assert_reaped(store, b"near")
 
+    def test_a_planned_flush_wakes_the_reaper_and_comes_when_it_is_due(self) -> None:
+        clock = ManualClock()
+        store = self.start(clock)
+        flushed: list[Change | Flush] = []
+
+        def listen(step: int, facts: Sequence[Change | Flush]) -> None:
+            flushed.extend(facts)
+            store.all_gone.set()
+
+        store.add_listener(listen)
+        with store.atomic():  # the clock moves before the reaper can look at it
+            self.flush.plan(clock.now + NEAR)
+            clock.now += NEAR
+        self.assertTrue(store.all_gone.wait(DEADLINE), "nothing was flushed")
+        self.assertEqual((flushed, store.total_keys), ([Flush(0)], 0))
+
     def test_the_first_deadline_wakes_a_reaper_that_had_none(self) -> None:
         clock = ManualClock()
         store = WatchedStore(clock)
-        reaper = Reaper(store)
+        reaper = Reaper(store, PlannedFlush(store))
         self.addCleanup(reaper.stop)
         reaper.start()
         self.assertTrue(store.asked.wait(DEADLINE))

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-from kvdb import resp
 from kvdb.errors import CommandError, ProtocolError
-from kvdb.resp import NEED_DATA, ReplyParser
+from kvdb.resp import replies
+from kvdb.resp.replies import NEED_DATA, ReplyParser
 
 LENGTHS = (0, 1, 2, 9, 10, 32, 100, 1022, 1023, 1024, 1025, 5000)  # short cuts end at 1024
 CONTENTS = (b"x", b"\r\n", b"\n", b"$1\r\na\r\n", b"\x00\xff")
@@ -103,7 +103,7 @@ def text_of(reply: Any) -> str:
 
 
 def without_short_cuts() -> Any:
-    return mock.patch.multiple(resp, _SHORT_STRINGS={}, _COMMON_LINES={})
+    return mock.patch.multiple(replies, _SHORT_STRINGS={}, _COMMON_LINES={})
 
 
 class ReplyParserTest(unittest.TestCase):

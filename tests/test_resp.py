@@ -8,20 +8,13 @@ import random
 import unittest
 from typing import Any
 
-from kvdb.buffer import InputBuffer
 from kvdb.errors import CommandError, ProtocolError
 from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, SimpleString, Verbatim
-from kvdb.resp import (
-    MAX_BULK,
-    MAX_LINE,
-    NEED_DATA,
-    ReplyParser,
-    RequestLimits,
-    RequestParser,
-    encode_error,
-    encode_reply,
-    encode_request,
-)
+from kvdb.resp.buffer import InputBuffer
+from kvdb.resp.encoding import encode_error, encode_reply
+from kvdb.resp.limits import MAX_BULK, MAX_LINE
+from kvdb.resp.replies import NEED_DATA, ReplyParser, encode_request
+from kvdb.resp.requests import RequestLimits, RequestParser
 
 
 class Requests:

@@ -74,7 +74,7 @@ class ScansTest(StoreCase):
         self.assertEqual(len(keys), 7)
 
     def test_one_call_looks_at_10000_keys_at_most(self) -> None:
-        with mock.patch("kvdb.store.store._MOST_SCANNED", 10):
+        with mock.patch("kvdb.store.listing._MOST_SCANNED", 10):
             names = self.fill_numbers(25)
             cursor, keys = self.store.scan(0, 10**9)
             self.assertEqual(len(keys), 10)

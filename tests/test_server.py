@@ -8,24 +8,29 @@ import json
 import logging
 import os
 import socket
+import socketserver
 import struct
 import threading
 import tracemalloc
 import unittest
 import weakref
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.config import Config
-from kvdb.fastlane import CROWD, is_of_use
+from kvdb.http.handler import Handler
+from kvdb.persistence.journal import Journal
 from kvdb.protocols import Dialect
-from kvdb.resp import encode_request
-from kvdb.server import Server, raise_descriptor_limit
+from kvdb.resp.replies import encode_request
+from kvdb.server.listener import Port, raise_descriptor_limit
 from kvdb.service import Service
 from kvdb.store import Store
-from tests.journal_case import until
+from tests.journal_case import Disk, Gate, until
 from tests.support import ManualClock, Wire, running_server
 
 PING = b"PING\r\n"
@@ -83,7 +88,7 @@ class ServerTest(unittest.TestCase):
         with running_server() as service, Wire(service.server.port) as wire:
             wire.ask(PING, 7)
             (connection,) = service.server._connections
-            nodelay = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            nodelay = connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             self.assertTrue(nodelay)
 
     def test_more_than_max_clients_are_refused_until_one_leaves(self) -> None:
@@ -108,16 +113,16 @@ class ServerTest(unittest.TestCase):
         ):
             self.assertEqual(first.ask(PING, 7), PONG)
             with mock.patch.object(_thread, "start_new_thread") as start:
-                for door, words in (
+                for port, words in (
                     ("main", b"-ERR max number of clients reached\r\n"),
                     ("memcached", b"ERROR Too many open connections\r\n"),
                     ("haus", b'{"status": "Error", "mesg": "Too many clients!"}\n'),
                     ("http", b"HTTP/1.1 503 Service Unavailable\r\n"),
                 ):
-                    with self.subTest(door), Wire(service.doors[door].port) as wire:
+                    with self.subTest(port), Wire(service.listeners[port].port) as wire:
                         answer = wire.read_to_end()
                         self.assertEqual(answer[: len(words)], words)
-                        self.assertTrue(answer == words or door == "http")
+                        self.assertTrue(answer == words or port == "http")
                 start.assert_not_called()
             self.assertEqual(len(service.instance.sessions()), 1)
             self.assertEqual(service.instance.connections_rejected, 4)
@@ -159,9 +164,6 @@ class ServerTest(unittest.TestCase):
             self.assertEqual(service.instance.sessions(), [])
             service.store.check()
             self.assertEqual(service.instance.connections_received, 100)
-            for thread in threading.enumerate():
-                if "process_request_thread" in thread.name:
-                    thread.join(10)
             self.assertLessEqual(threading.active_count(), before)
 
     def test_a_client_that_never_reads_holds_up_nobody_else(self) -> None:
@@ -202,6 +204,7 @@ class IdleTimeoutTest(unittest.TestCase):
     def test_the_connection_is_really_ended(self) -> None:
         with running_server(idle_timeout=0.001) as service, Wire(service.server.port) as wire:
             wire.ask(PING, 7)
+            threading.Event().wait(0.002)
             service.instance.housekeeping()
             self.assertEqual(wire.read_to_end(), b"")
 
@@ -231,9 +234,9 @@ class StopTest(unittest.TestCase):
         with running_server(port=port), Wire(port) as wire:
             self.assertEqual(wire.ask(PING, 7), PONG)
 
-    def test_an_address_in_use_is_refused_when_the_door_opens(self) -> None:
+    def test_an_address_in_use_is_refused_when_the_port_opens(self) -> None:
         with running_server() as service, self.assertRaises(OSError):
-            Server("127.0.0.1", service.server.port, service.instance, mock.Mock(), b"")
+            Port("127.0.0.1", service.server.port, service.instance, service.loop, mock.Mock(), b"")
 
 
 class EndOfConnectionTest(unittest.TestCase):
@@ -255,6 +258,7 @@ class EndOfConnectionTest(unittest.TestCase):
     )  # fmt: skip
 
     def setUp(self) -> None:
+        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.005))
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
@@ -262,22 +266,27 @@ class EndOfConnectionTest(unittest.TestCase):
     def followed(self, service: Service) -> list[weakref.ref[object]]:
         """Return a list that will refer to all that new connections are made of, weakly."""
         parts: list[weakref.ref[object]] = []
-        for door in service.doors.values():
-            if isinstance(door, Server):
+        for port in service.listeners.values():
+            if isinstance(port, Port):
 
-                def new_dialect(session: Session, new: Any = door.new_dialect) -> Dialect:
+                def new_dialect(session: Session, new: Any = port._new_dialect) -> Dialect:
                     dialect = new(session)
                     parts.extend(map(weakref.ref, (session, dialect, dialect._buffer)))
                     return dialect
 
-                door.new_dialect = new_dialect
+                port._new_dialect = new_dialect
 
-            def setup(handler: Any, real: Any = door.RequestHandlerClass.setup) -> None:
-                parts.append(weakref.ref(handler))
-                real(handler)
+            def remember(connection: Any, real: Any = port.remember) -> None:
+                parts.append(weakref.ref(connection))
+                real(connection)
 
-            kind = door.RequestHandlerClass
-            door.RequestHandlerClass = type(kind.__name__, (kind,), {"setup": setup})
+            port.remember = remember  # type: ignore[method-assign]
+
+        def setup(handler: Any) -> None:
+            parts.append(weakref.ref(handler))
+            socketserver.StreamRequestHandler.setup(handler)
+
+        self.enterContext(mock.patch.object(Handler, "setup", setup))
         return parts
 
     def assert_freed(self, end: Callable[[Service, Wire], object]) -> None:
@@ -285,13 +294,13 @@ class EndOfConnectionTest(unittest.TestCase):
         for name, data in self.HALF:
             with self.subTest(name, data=data[:40]), running_server(**ports()) as service:
                 parts = self.followed(service)
-                with Wire(service.doors[name].port) as wire:
+                with Wire(service.listeners[name].port) as wire:
                     wire.socket.sendall(data)
                     self.wait_until_received(service, len(data) if name != "http" else 0, data)
                     end(service, wire)
                     until(lambda: not service.instance.sessions())
                     self.wait_until_freed(parts)
-                self.assertEqual(len(parts), 1 if name == "http" else 4)
+                self.assertEqual(len(parts), 2 if name == "http" else 4)
                 self.assertEqual(service.instance.accounts.held, 0)
                 self.assertEqual(service.store._versions._watchers, {})
 
@@ -306,24 +315,76 @@ class EndOfConnectionTest(unittest.TestCase):
         else:
             until(lambda: service.instance.counts()["commands"] == 1)
 
+    def leave(self, service: Service, wire: Wire) -> None:
+        wire.socket.close()
+
+    def reset(self, service: Service, wire: Wire) -> None:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wire.socket.close()
+
+    def kill(self, service: Service, wire: Wire) -> None:
+        for session in service.instance.sessions():
+            session.close()
+        del session
+
     def test_the_client_leaves(self) -> None:
-        self.assert_freed(lambda service, wire: wire.socket.close())
+        self.assert_freed(self.leave)
 
     def test_the_client_resets_the_connection(self) -> None:
-        def reset(service: Service, wire: Wire) -> None:
-            linger = struct.pack("ii", 1, 0)
-            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            wire.socket.close()
-
-        self.assert_freed(reset)
+        self.assert_freed(self.reset)
 
     def test_another_client_ends_it(self) -> None:
-        def kill(service: Service, wire: Wire) -> None:
-            for session in service.instance.sessions():
-                session.close()
-            del session
+        self.assert_freed(self.kill)
 
-        self.assert_freed(kill)
+    def test_a_thread_works_for_it(self) -> None:
+        for name, request in (
+            ("main", b"KEYS *\r\nWATCH k\r\nMULTI\r\n"),
+            ("main", b'{"command": "KEYS", "args": ["*"]}\n{"command": "START"}\n'),
+        ):
+            for end in (self.leave, self.reset, self.kill):
+                with self.subTest(name, end=end), running_server(**ports()) as service:
+                    gate, real = Gate(), service.store.keys
+                    self.addCleanup(gate.opened.set)
+
+                    def keys(db: int, gate: Gate = gate, real: Any = real) -> list[bytes]:
+                        gate()
+                        return real(db)
+
+                    parts = self.followed(service)
+                    with (
+                        mock.patch.object(service.store, "keys", keys),
+                        Wire(service.listeners[name].port) as wire,
+                    ):
+                        wire.socket.sendall(request)
+                        self.assertTrue(gate.reached.wait(10))
+                        end(service, wire)
+                        gate.opened.set()
+                        self.wait_until_freed(parts)
+                    self.assertEqual(service.instance.sessions(), [])
+                    self.assertEqual(service.store._versions._watchers, {})
+
+    def test_replies_wait_for_the_disk(self) -> None:
+        for end in (self.leave, self.reset, self.kill):
+            with (
+                self.subTest(end=end),
+                TemporaryDirectory() as folder,
+                running_server(data=Path(folder) / "data.sqlite", fsync="always") as service,
+            ):
+                journal, gate, disk = service.persistence, Gate(), Disk()
+                assert isinstance(journal, Journal)
+                disk.stand_before(journal._file)
+                disk.before_commit = gate
+                self.addCleanup(gate.opened.set)
+                parts = self.followed(service)
+                with Wire(service.server.port) as wire:
+                    wire.socket.sendall(b"SET k v\r\nGET k\r\nWATCH k\r\n")
+                    self.assertTrue(gate.reached.wait(10))
+                    end(service, wire)
+                    if end == self.kill:
+                        until(lambda journal=journal: not journal._outcomes._tickets)  # type: ignore[misc]
+                    gate.opened.set()
+                    self.wait_until_freed(parts)
+                self.assertEqual(journal._outcomes._tickets, {})
 
     def test_a_reply_that_is_not_read(self) -> None:
         for name, request in (
@@ -336,32 +397,11 @@ class EndOfConnectionTest(unittest.TestCase):
             with self.subTest(request[:30]), running_server(**ports()) as service:
                 service.store.set(b"big", b"x" * 8_000_000)
                 parts = self.followed(service)
-                with Wire(service.doors[name].port) as wire:
+                with Wire(service.listeners[name].port) as wire:
                     wire.socket.sendall(request)
                     self.assertEqual(len(wire.read(10)), 10)
                 self.wait_until_freed(parts)
                 self.assertEqual(service.instance.accounts.held, 0)
-
-    @unittest.skipUnless(is_of_use(), "this system or interpreter has no use for a fast lane")
-    def test_a_client_that_resets_the_connection_in_the_fast_lane(self) -> None:
-        with running_server() as service, contextlib.ExitStack() as stack:
-            parts = self.followed(service)
-            wires = [stack.enter_context(Wire(service.server.port)) for _ in range(CROWD + 2)]
-            get = encode_request([b"GET", b"k"])
-            lane = service.server.lane  # type: ignore[attr-defined]
-
-            def all_parked() -> bool:
-                for wire in wires:
-                    wire.ask(get, 5)
-                return len(lane._parked) == len(wires)
-
-            until(all_parked)
-            for wire in wires:
-                linger = struct.pack("ii", 1, 0)
-                wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                wire.socket.close()
-            until(lambda: not service.instance.sessions())
-            self.wait_until_freed(parts)
 
 
 class StrangersTest(unittest.TestCase):
@@ -399,7 +439,7 @@ class StrangersTest(unittest.TestCase):
                 data = beginning + more * (4_000_000 // len(more))
                 with (
                     self.subTest(name, beginning=beginning[-40:], more=more[:5]),
-                    Wire(service.doors[name].port) as wire,
+                    Wire(service.listeners[name].port) as wire,
                 ):
                     gc.collect()
                     tracemalloc.start()
@@ -428,7 +468,7 @@ class StrangersTest(unittest.TestCase):
                     tracemalloc.start()
                     stack.callback(tracemalloc.stop)
                     for _ in range(20):
-                        wire = stack.enter_context(Wire(service.doors[name].port))
+                        wire = stack.enter_context(Wire(service.listeners[name].port))
                         wire.socket.sendall(data)
                     until(lambda: len(service.instance.sessions()) == 20)
                     if name != "http":
@@ -485,7 +525,7 @@ class IdleClientTest(unittest.TestCase):
             ):  # fmt: skip
                 with (
                     self.subTest(name, request=request[:40]),
-                    Wire(service.doors[name].port) as wire,
+                    Wire(service.listeners[name].port) as wire,
                 ):
                     service.store.set(b"big", value)
                     tracemalloc.start()
@@ -513,7 +553,7 @@ class TroubleTest(unittest.TestCase):
 
             with (
                 mock.patch.object(socket.socket, "accept", accept),
-                self.assertLogs("kvdb.server", logging.ERROR) as logged,
+                self.assertLogs("kvdb", logging.ERROR) as logged,
                 Wire(service.server.port) as wire,
             ):
                 self.assertEqual(wire.ask(PING, 7), PONG)
@@ -525,25 +565,28 @@ class TroubleTest(unittest.TestCase):
             (MemoryError(), "not enough memory"),
         ):
             with self.subTest(words), running_server(max_clients=3, http_port=0) as service:
-                before = Wire(service.server.port)
-                self.addCleanup(before.socket.close)
+                before = self.enterContext(Wire(service.server.port))
                 self.assertEqual(before.ask(PING, 7), PONG)
+                http = service.listeners["http"]
                 with (
-                    mock.patch("kvdb.server._thread.start_new_thread", side_effect=trouble),
-                    self.assertLogs("kvdb.server", logging.ERROR) as logged,
+                    mock.patch("_thread.start_new_thread", side_effect=trouble),
+                    self.assertLogs("kvdb", logging.ERROR) as logged,
                 ):
-                    for door in ("main", "http"):
-                        for _ in range(3):
-                            with Wire(service.doors[door].port) as wire:
-                                self.assertEqual(wire.read_to_end(), b"")
-                self.assertEqual(len(logged.output), 2, "once on each port")
+                    for _ in range(3):
+                        with Wire(http.port) as wire:
+                            self.assertEqual(wire.read_to_end(), b"")
+                    # Only the HTTP port needs one for each client.
+                    with Wire(service.server.port) as wire:
+                        self.assertEqual(wire.ask(PING, 7), PONG)
+                self.assertEqual(len(logged.output), 1, "once")
                 self.assertIn(words, logged.output[0])
-                self.assertEqual(service.server.connection_count, 1)
+                self.assertTrue(http.wait_until_empty(0))
                 self.assertEqual(before.ask(PING, 7), PONG)
+                until(lambda: service.instance._connections == 1)
                 for _ in range(2):  # none of them counts as a client any more
-                    after = Wire(service.server.port)
-                    self.addCleanup(after.socket.close)
-                    self.assertEqual(after.ask(PING, 7), PONG)
+                    after = self.enterContext(Wire(http.port))
+                    after.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    self.assertEqual(after.read(12), b"HTTP/1.1 200")
 
     def test_accepting_goes_on_after_a_lack_of_memory(self) -> None:
         with running_server() as service:
@@ -558,7 +601,7 @@ class TroubleTest(unittest.TestCase):
                 with (
                     self.subTest(place),
                     mock.patch.object(service.server, place, fail),
-                    self.assertLogs("kvdb.server", logging.ERROR),
+                    self.assertLogs("kvdb", logging.ERROR),
                 ):
                     until(lambda: self.is_served(service))
             self.assertEqual(service.instance.dead_threads(), [])

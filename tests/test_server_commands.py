@@ -7,10 +7,11 @@ from pathlib import Path
 from unittest import mock
 
 from kvdb.commands.info import human
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.config import Config
 from kvdb.memory import CONNECTION_BYTES
-from kvdb.persistence.snapshot import Snapshots, load_snapshot
+from kvdb.persistence.snapshot import Snapshots
+from kvdb.persistence.snapshot_loading import load_snapshot
 from kvdb.replies import NO_REPLY, Verbatim
 from kvdb.store import Store
 from tests.command_case import SYNTAX, CommandTest, wrong_arity
@@ -435,7 +436,7 @@ class SavingTest(ServerTest):
         def replace(source: Path, target: Path) -> None:
             replies.extend([self.ask("SAVE"), self.ask("BGSAVE"), self.info("persistence")])
 
-        with mock.patch("kvdb.persistence.snapshot._replace", replace):
+        with mock.patch("kvdb.persistence.snapshot_writing._replace", replace):
             self.snapshots.save()
         self.assertEqual(replies[:2], [IN_PROGRESS, IN_PROGRESS])
         self.assertEqual(replies[2]["rdb_bgsave_in_progress"], "1")

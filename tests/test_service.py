@@ -1,4 +1,4 @@
-"""A whole server: its doors, the one store behind them, its start and its end."""
+"""A whole server: its ports, the one store behind them, its start and its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import Wire, running_server
 DOORS = ("main", "memcached", "haus", "http")
 OPEN = {"memcached_port": 0, "haus_port": 0, "http_port": 0}
 
-# What a client of each door sends to set `key` to `value`, and to read it; with the answers.
+# What a client of each port sends to set `key` to `value`, and to read it; with the answers.
 CONVERSATIONS = {
     "RESP": ("main",
         ("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\nvalue\r\n", "+OK\r\n"),
@@ -57,14 +57,14 @@ ASKING_TTL = {
 }  # fmt: skip
 
 
-class DoorsTest(unittest.TestCase):
+class PortsTest(unittest.TestCase):
     def setUp(self) -> None:
         self.service = self.enterContext(running_server(**OPEN))
         self.wires = {
-            name: self.enterContext(Wire(self.service.doors[name].port))
+            name: self.enterContext(Wire(self.service.listeners[name].port))
             for name in ("main", "memcached", "haus")
         }
-        self.http = http.client.HTTPConnection("127.0.0.1", self.service.doors["http"].port)
+        self.http = http.client.HTTPConnection("127.0.0.1", self.service.listeners["http"].port)
         self.addCleanup(self.http.close)
 
     def say(self, dialect: str, request: str, expected: str) -> None:
@@ -78,7 +78,7 @@ class DoorsTest(unittest.TestCase):
         self.body = response.read().decode()
         return response
 
-    def assert_every_door_reads(self, writer: str) -> None:
+    def assert_every_port_reads(self, writer: str) -> None:
         for dialect, (_, _, (request, reply)) in CONVERSATIONS.items():
             with self.subTest(writer=writer, reader=dialect):
                 self.say(dialect, request, reply)
@@ -86,25 +86,25 @@ class DoorsTest(unittest.TestCase):
             with self.subTest(writer=writer, reader=path):
                 self.assertEqual((self.ask_http("GET", path).status, self.body), (200, "value"))
 
-    def test_every_door_has_a_port_of_its_own(self) -> None:
-        self.assertEqual(tuple(self.service.doors), DOORS)
-        ports = {door.port for door in self.service.doors.values()}
+    def test_every_port_has_a_port_of_its_own(self) -> None:
+        self.assertEqual(tuple(self.service.listeners), DOORS)
+        ports = {port.port for port in self.service.listeners.values()}
         self.assertEqual(len(ports), 4)
         config = self.service.config
         told = {config.port, config.memcached_port, config.haus_port, config.http_port}
         self.assertEqual(told, ports)
 
-    def test_a_key_set_through_each_door_is_read_through_every_other(self) -> None:
+    def test_a_key_set_through_each_port_is_read_through_every_other(self) -> None:
         for dialect, (_, (request, reply), _) in CONVERSATIONS.items():
             self.service.store.flush()
             self.say(dialect, request, reply)
-            self.assert_every_door_reads(dialect)
+            self.assert_every_port_reads(dialect)
         for method, path in (("GET", "/set?key=value"), ("PUT", "/keys/key")):
             self.service.store.flush()
             self.ask_http(method, path, "value" if method == "PUT" else None)
-            self.assert_every_door_reads(path)
+            self.assert_every_port_reads(path)
 
-    def test_a_ttl_set_through_each_door_is_shown_by_every_other(self) -> None:
+    def test_a_ttl_set_through_each_port_is_shown_by_every_other(self) -> None:
         now = time.time()
         clock = lambda: now  # noqa: E731  (it must stand still between two dialects)
         self.service.store._clock = clock
@@ -120,10 +120,10 @@ class DoorsTest(unittest.TestCase):
                     self.say(reader, request, reply.format(1000))
             expires_at = self.ask_http("GET", "/keys/key").headers["X-Expires-At"]
             self.assertAlmostEqual(float(expires_at), now + 1000, delta=0.001)
-            self.assert_every_door_reads(writer)
+            self.assert_every_port_reads(writer)
 
     def test_an_open_transaction_ends_with_its_connection(self) -> None:
-        with Wire(self.service.doors["haus"].port) as wire:
+        with Wire(self.service.listeners["haus"].port) as wire:
             ok = '{"status": "Ok"}\n'
             self.assertEqual(wire.ask(b"START\nPUT k v\n", 2 * len(ok)).decode(), 2 * ok)
         until_gone = threading.Event()
@@ -133,14 +133,14 @@ class DoorsTest(unittest.TestCase):
             until_gone.wait(0.01)
         self.assertIsNone(self.service.store.entry(b"k"))
 
-    def test_each_door_refuses_too_many_clients_in_its_own_words(self) -> None:
+    def test_each_port_refuses_too_many_clients_in_its_own_words(self) -> None:
         self.service.config.max_clients = 0
         for name, expected in (
             ("main", b"-ERR max number of clients reached\r\n"),
             ("memcached", b"ERROR Too many open connections\r\n"),
             ("haus", b'{"status": "Error", "mesg": "Too many clients!"}\n'),
         ):
-            with Wire(self.service.doors[name].port) as wire:
+            with Wire(self.service.listeners[name].port) as wire:
                 self.assertEqual(wire.read_to_end(), expected)
         self.assertEqual(self.ask_http("GET", "/keys/key").status, 503)
 
@@ -163,7 +163,7 @@ class DataTest(unittest.TestCase):
             with running_server(data=self.folder / name) as service:
                 self.assertEqual((service.loaded, service.store.get(b"k")), (1, name.encode()))
 
-    def test_what_went_in_at_any_door_is_there_after_a_restart(self) -> None:
+    def test_what_went_in_at_any_port_is_there_after_a_restart(self) -> None:
         data = self.folder / "x.sqlite"
         with running_server(data=data, **OPEN) as service:
             for name, request in (
@@ -171,7 +171,7 @@ class DataTest(unittest.TestCase):
                 ("memcached", b"set memcached 7 0 1\r\n1\r\n"),
                 ("haus", b"START\nPUT haus 1\nCOMMIT\n"),
             ):
-                with Wire(service.doors[name].port) as wire:
+                with Wire(service.listeners[name].port) as wire:
                     wire.socket.sendall(request)
                     wire.socket.shutdown(socket.SHUT_WR)
                     wire.read_to_end()
@@ -196,9 +196,9 @@ class DataTest(unittest.TestCase):
         with running_server(data=data), self.assertRaisesRegex(CannotStart, "in use by another"):
             Service(Config(data=data, port=0))
 
-    def test_if_one_door_cannot_open_none_stays_open(self) -> None:
+    def test_if_one_port_cannot_open_none_stays_open(self) -> None:
         with running_server(**OPEN) as service:
-            taken = service.doors["haus"].port
+            taken = service.listeners["haus"].port
             with self.assertRaisesRegex(CannotStart, f"port {taken}"):
                 Service(Config(data=self.folder / "x.json", port=0, haus_port=taken))
         self.assertEqual(list(self.folder.iterdir()), [])

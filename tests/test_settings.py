@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvdb.cli import parse_config
+from kvdb.commands.config import PARAMETERS
 from kvdb.config import MB, Config, Fsync
 from kvdb.settings import BY_FIELD, SETTINGS, unknown_variables
+from tests.support import Conversation
 
 VARIABLES = {
     "DATA": "KVDB_DATA",
@@ -36,6 +38,9 @@ VARIABLES = {
     "--idle-timeout": "KVDB_IDLE_TIMEOUT",
     "--password-file": "KVDB_PASSWORD_FILE",
     "--no-protection": "KVDB_NO_PROTECTION",
+    "--tls-cert": "KVDB_TLS_CERT",
+    "--tls-key": "KVDB_TLS_KEY",
+    "--tls-client-ca": "KVDB_TLS_CLIENT_CA",
     "--log-level": "KVDB_LOG_LEVEL",
 }
 
@@ -75,6 +80,9 @@ BAD = {
     "--max-clients": ("0", "-1", "1.5", "x"),
     "--idle-timeout": ("x", "inf"),
     "--password-file": ("a\0b",),
+    "--tls-cert": ("a\0b",),
+    "--tls-key": ("a\0b",),
+    "--tls-client-ca": ("a\0b",),
     "--log-level": ("loud",),
 }
 
@@ -114,6 +122,28 @@ class SettingsCase(unittest.TestCase):
         path = self.folder / name
         path.write_bytes(content)
         return path
+
+
+class ConfigParameterTest(unittest.TestCase):
+    """CONFIG reads the same table."""
+
+    def test_every_setting_is_a_parameter_and_may_be_changed_if_the_table_says_so(self) -> None:
+        for setting in SETTINGS:
+            with self.subTest(setting.flag):
+                parameter = PARAMETERS[setting.config_name]
+                self.assertEqual(parameter.apply is not None, setting.changeable)
+
+    def test_config_get_tells_what_the_flags_have_said(self) -> None:
+        talk = Conversation(max_clients=17, memcached_port=11, haus_db=3, http_hosts=("a", "b"))
+        for name, value in (
+            ("maxclients", b"17"),
+            ("memcached-port", b"11"),
+            ("http-port", b""),
+            ("haus-db", b"3"),
+            ("http-hosts", b"a,b"),
+            ("in-memory", b"yes"),
+        ):
+            self.assertEqual(talk("CONFIG", "GET", name), {name.encode(): value})
 
 
 class EverySettingTest(SettingsCase):

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import sys
 import tempfile
 import threading
 import unittest
@@ -23,9 +24,14 @@ from kvdb.persistence import (
     SaveInProgress,
     Seen,
     snapshot,
+    snapshot_loading,
+    snapshot_writing,
+    turns,
 )
 from kvdb.persistence.lockfile import AlreadyLocked, LockFile
-from kvdb.persistence.snapshot import Snapshots, load_snapshot, write_snapshot
+from kvdb.persistence.snapshot import Snapshots
+from kvdb.persistence.snapshot_loading import load_snapshot
+from kvdb.persistence.snapshot_writing import write_snapshot
 from kvdb.store import Dump, Store
 from kvdb.store.entry import Entry, Key
 from tests.support import ManualClock
@@ -101,7 +107,7 @@ class SnapshotTest(unittest.TestCase):
             self.store.set(b"key:%d" % i, b"value:%d" % i)
         self.snapshots.save()
         for size in (1, 100, 1000):
-            with self.subTest(size), mock.patch.object(snapshot, "_PIECE", size):
+            with self.subTest(size), mock.patch.object(snapshot_loading, "_PIECE", size):
                 store = self.reloaded()
                 self.assertEqual(store.size(), 105)
                 self.assertEqual(store.get(b"key:104"), b"value:104")
@@ -117,7 +123,7 @@ class SnapshotTest(unittest.TestCase):
     def test_long_values_come_in_smaller_slices(self) -> None:
         values = [b"%d" % i * length for i, length in enumerate((9, 40_000, 40_000, 9, 99_999, 9))]
         dump = Dump([b"%d" % i for i in range(len(values))], values[:], {}, {}, 0)
-        slices = list(snapshot._take_slices(dump))
+        slices = list(snapshot_writing._take_slices(dump))
         self.assertEqual([value for _, slice_ in slices for value in slice_], values)
         for _, slice_ in slices:
             self.assertTrue(len(slice_) == 1 or sum(map(len, slice_)) <= 64 * 1024)
@@ -128,7 +134,7 @@ class SnapshotTest(unittest.TestCase):
             self.store.set(b"key:%d" % i, b"v" * 1000)
         self.store.set(b"huge", b"v" * 60_000)
         self.snapshots.save()
-        with self.assertLogs("kvdb.persistence.snapshot", logging.WARNING) as logged:
+        with self.assertLogs("kvdb.persistence", logging.WARNING) as logged:
             store = self.reloaded(max_bytes=50_000)
         self.assertIsNotNone(store.get(b"key:99"))
         self.assertIsNone(store.get(b"key:0"))
@@ -141,7 +147,7 @@ class SnapshotTest(unittest.TestCase):
             self.store.set(b"key:%d" % i, b"v" * 1000)
         self.snapshots.save()
         before = self.path.read_bytes()
-        with self.assertLogs("kvdb.persistence.snapshot", logging.WARNING):
+        with self.assertLogs("kvdb.persistence", logging.WARNING):
             store = self.reloaded(max_bytes=50_000)
         Snapshots(store, self.path).save()
         self.assertNotEqual(self.path.read_bytes(), before)
@@ -200,13 +206,13 @@ class SnapshotTest(unittest.TestCase):
 
     def test_of_one_moment_what_is_due_decides_the_beginning_of_the_save(self) -> None:
         self.store.set(b"k", b"v", expires_at=self.clock.now + 10)
-        real = snapshot._take_slices
+        real = snapshot_writing._take_slices
 
         def later(dump: Dump) -> Iterator[tuple[list[Key], list[bytes]]]:
             self.clock.now += 20
             return real(dump)
 
-        with mock.patch.object(snapshot, "_take_slices", later):
+        with mock.patch.object(snapshot_writing, "_take_slices", later):
             self.snapshots.save()
         self.assertIn(b'"key": "k"', self.path.read_bytes())
         self.assertEqual(self.reloaded().size(), 0)
@@ -215,19 +221,23 @@ class SnapshotTest(unittest.TestCase):
         for number in range(5_000):
             self.store.set(b"%d" % number, b"x" * 1_000)
         sizes: list[int] = []
-        real = snapshot._write
+        real = snapshot_writing._write
 
         def write(file: Any, checksum: Any, lines: list[bytes]) -> None:
             sizes.append(sum(map(len, lines)))
             real(file, checksum, lines)
 
-        with mock.patch.object(snapshot, "_write", write):
+        with mock.patch.object(snapshot_writing, "_write", write):
             self.snapshots.save()
         *early, last = sizes
         self.assertGreater(len(early), 3)
         for size in early:
-            self.assertTrue(snapshot._WRITTEN_AT_A_TIME <= size < 1.2 * snapshot._WRITTEN_AT_A_TIME)
-        self.assertLess(last, snapshot._WRITTEN_AT_A_TIME)
+            self.assertTrue(
+                snapshot_writing._WRITTEN_AT_A_TIME
+                <= size
+                < 1.2 * snapshot_writing._WRITTEN_AT_A_TIME
+            )
+        self.assertLess(last, snapshot_writing._WRITTEN_AT_A_TIME)
         self.assertEqual(self.reloaded().size(), 5_000)
 
     # --- other servers -------------------------------------------------------------------
@@ -237,7 +247,7 @@ class SnapshotTest(unittest.TestCase):
         self.snapshots.lock = mock.Mock(ensure=mock.Mock(side_effect=AlreadyLocked))
         self.store.set(b"c", b"3")
         with (
-            self.assertLogs("kvdb.persistence.snapshot"),
+            self.assertLogs("kvdb.persistence"),
             self.assertRaisesRegex(PersistenceError, "another kvdb server keeps its data there"),
         ):
             self.snapshots.save()
@@ -283,7 +293,7 @@ class SnapshotTest(unittest.TestCase):
         backup = self.path.with_name("kvdb.json.bak")
         full = OSError(28, "No space left on device")
         with (
-            mock.patch.object(snapshot.shutil, "copy2", side_effect=full),
+            mock.patch.object(snapshot_loading.shutil, "copy2", side_effect=full),
             self.assertRaises(PersistenceError) as caught,
         ):
             self.reloaded(max_bytes=50_000)
@@ -301,7 +311,10 @@ class SnapshotTest(unittest.TestCase):
         self.snapshots.save()
         calls = iter([False, True])
         progress = Progress(self.path, lambda: next(calls))
-        with mock.patch.object(snapshot, "_PIECE", 10_000), self.assertRaises(LoadingInterrupted):
+        with (
+            mock.patch.object(snapshot_loading, "_PIECE", 10_000),
+            self.assertRaises(LoadingInterrupted),
+        ):
             load_snapshot(self.path, Store(0), progress)
 
     def test_how_far_it_has_come_is_told_every_five_seconds(self) -> None:
@@ -332,7 +345,8 @@ class SnapshotTest(unittest.TestCase):
     def test_no_reply_waits_for_a_snapshot(self) -> None:
         self.assertFalse(self.snapshots.waits)
         self.snapshots.leave(self.snapshots.arrive())
-        self.assertEqual((self.snapshots.take_step(), self.snapshots.undos), (0, 0))
+        self.assertEqual((self.snapshots.durable_step, self.snapshots.undos), (sys.maxsize, 0))
+        self.assertTrue(self.snapshots.outcome(Seen(1, 0, 1)))
         self.assertTrue(self.snapshots.wait_until_durable(Seen(1, 0, 1)))
 
     def test_a_save_holds_what_the_store_gives_up_meanwhile(self) -> None:
@@ -340,14 +354,14 @@ class SnapshotTest(unittest.TestCase):
             self.store.set(b"%d" % number, bytes(10_000))
         held: list[int] = []
 
-        class Watching(snapshot._Turns):
+        class Watching(turns.Turns):
             def pause_if_over(turns) -> None:  # noqa: N805
                 held.append(self.snapshots.held_bytes)
                 if len(held) == 2:
                     for number in range(200):
                         self.store.set(b"%d" % number, b"small")
 
-        with mock.patch.object(snapshot, "_Turns", Watching):
+        with mock.patch.object(snapshot, "Turns", Watching):
             self.snapshots.save()
         self.assertLess(held[0], 20_000)
         self.assertGreater(held[2], 1_900_000)
@@ -359,7 +373,7 @@ class SnapshotTest(unittest.TestCase):
             self.store.set(b"%d" % number, bytes(10_000))
         seen: list[tuple[bool, bool]] = []
 
-        class Watching(snapshot._Turns):
+        class Watching(turns.Turns):
             def pause_if_over(turns) -> None:  # noqa: N805
                 if len(seen) == 1:
                     self.store.flush()
@@ -368,12 +382,12 @@ class SnapshotTest(unittest.TestCase):
 
         with (
             mock.patch.object(snapshot, "_MOST_HELD", 1_000_000),
-            mock.patch.object(snapshot, "_Turns", Watching),
+            mock.patch.object(snapshot, "Turns", Watching),
             mock.patch.object(snapshot.time, "sleep") as sleep,
         ):
             self.snapshots.save()
             self.assertEqual(seen[:2], [(False, False), (True, True)])
-            sleep.assert_called_with(snapshot._PAUSE)
+            sleep.assert_called_with(turns.PAUSE)
             sleep.reset_mock()
             self.snapshots.wait_for_room()  # it is over
             sleep.assert_not_called()
@@ -439,7 +453,7 @@ class SnapshotTest(unittest.TestCase):
         before = self.saved()
         self.store.set(b"c", b"3")
         full = OSError(28, "No space left on device")
-        with self.assertLogs("kvdb.persistence.snapshot", logging.ERROR) as logged:
+        with self.assertLogs("kvdb.persistence", logging.ERROR) as logged:
             for name in ("fsync", "replace"):
                 with (
                     self.subTest(name),
@@ -452,7 +466,7 @@ class SnapshotTest(unittest.TestCase):
         self.assertEqual(len(logged.output), 1, "once per change of state")
         self.assertIn("No space left", self.snapshots.last_error or "")
         self.assertEqual(self.snapshots.changes_since_save, 1)
-        with self.assertLogs("kvdb.persistence.snapshot", logging.INFO) as logged:
+        with self.assertLogs("kvdb.persistence", logging.INFO) as logged:
             self.snapshots.save()
         self.assertIn("works again", logged.output[0])
         self.assertIsNone(self.snapshots.last_error)
@@ -461,7 +475,7 @@ class SnapshotTest(unittest.TestCase):
     def test_a_folder_that_is_gone_is_reported_once(self) -> None:
         self.path.parent.rmdir()
         self.addCleanup(self.path.parent.mkdir)
-        with self.assertLogs("kvdb.persistence.snapshot", logging.ERROR) as logged:
+        with self.assertLogs("kvdb.persistence", logging.ERROR) as logged:
             for _ in range(3):
                 with self.assertRaises(PersistenceError):
                     self.snapshots.save()
@@ -528,7 +542,7 @@ class FastWaysTest(unittest.TestCase):
         entries = []
         try:
             path = Path("file")
-            reader = snapshot._Reader(path, io.BytesIO(content), Progress(path))
+            reader = snapshot_loading._Reader(path, io.BytesIO(content), Progress(path))
             for entry in reader.entries():
                 entries.append(entry)
         except PersistenceError as error:
@@ -538,7 +552,7 @@ class FastWaysTest(unittest.TestCase):
     def assert_read_as_json_reads_it(self, content: bytes) -> bool:
         """Tell whether the file is a good one, too."""
         fast = self.outcome(content)
-        with mock.patch.object(snapshot, "_LINE", self.ANY_LINE):
+        with mock.patch.object(snapshot_loading, "_LINE", self.ANY_LINE):
             plain = self.outcome(content)
         self.assertEqual(fast, plain, content)
         return plain[1] == "good"
@@ -546,7 +560,9 @@ class FastWaysTest(unittest.TestCase):
     def test_any_line_is_read_as_json_reads_it(self) -> None:
         good = 0
         for _ in range(3000):
-            with mock.patch.object(snapshot, "_PIECE", self.random.choice((1, 100, 10_000))):
+            with mock.patch.object(
+                snapshot_loading, "_PIECE", self.random.choice((1, 100, 10_000))
+            ):
                 good += self.assert_read_as_json_reads_it(self.some_file())
         self.assertGreater(good, 300)
 
@@ -592,12 +608,16 @@ class FastWaysTest(unittest.TestCase):
             deadlines = {k: entry.expires_at for k, entry in entries if entry.expires_at}
             flags = {key: entry.client_flags for key, entry in entries if entry.client_flags}
             dump = Dump(keys, values, deadlines, flags, 0)
-            one_by_one = "".join(map(snapshot._encode_entry, keys, values, [dump] * len(keys)))
-            self.assertEqual(snapshot._encode_entries(keys, values, dump), one_by_one.encode())
+            one_by_one = "".join(
+                map(snapshot_writing._encode_entry, keys, values, [dump] * len(keys))
+            )
+            self.assertEqual(
+                snapshot_writing._encode_entries(keys, values, dump), one_by_one.encode()
+            )
 
     def test_what_is_text_only_together_is_written_in_base64(self) -> None:
         dump = Dump([b"a", b"b"], [b"\xc3", b"\xa9"], {}, {}, 0)
-        lines = snapshot._encode_entries(dump.keys, dump.values, dump).splitlines()
+        lines = snapshot_writing._encode_entries(dump.keys, dump.values, dump).splitlines()
         self.assertEqual(json.loads(lines[0]), {"key": "a", "value_base64": "ww=="})
 
     def test_entries_are_restored_in_bulk_as_one_by_one(self) -> None:
@@ -623,7 +643,7 @@ class FastWaysTest(unittest.TestCase):
             entries = self.some_entries() * self.random.choice((1, 2))
             for together in (1, 3, 250):
                 store = Store(0, clock=ManualClock(1000))
-                with mock.patch("kvdb.store.store._RESTORED_TOGETHER", together):
+                with mock.patch("kvdb.store.copies._RESTORED_TOGETHER", together):
                     store.restore(iter(entries))
                 store.check()
                 for key, entry in dict(entries).items():
@@ -644,7 +664,7 @@ class PauseTest(unittest.TestCase):
         self.snapshots = Snapshots(self.store, Path(folder) / "kvdb.json")
         for i in range(500):
             self.store.set(b"key:%d" % i, b"v")
-        self.enterContext(mock.patch.object(snapshot, "_TURN", 0))  # over after each slice
+        self.enterContext(mock.patch.object(turns, "_TURN", 0))  # over after each slice
         self.sleep = self.enterContext(mock.patch.object(snapshot.time, "sleep"))
 
     def pauses(self) -> list[float]:
@@ -673,9 +693,9 @@ class PauseTest(unittest.TestCase):
             self.now += work
             return real(*arguments)
 
-        real = snapshot._encode_entries
+        real = snapshot_writing._encode_entries
         self.sleep.side_effect = pause
-        self.enterContext(mock.patch.object(snapshot, "_encode_entries", encode))
+        self.enterContext(mock.patch.object(snapshot_writing, "_encode_entries", encode))
         self.enterContext(mock.patch.object(snapshot.time, "perf_counter", look))
         self.enterContext(mock.patch.object(snapshot.time, "thread_time", work_done))
 
@@ -687,19 +707,19 @@ class PauseTest(unittest.TestCase):
             pause(s) if next(calls) < 3 else setattr(self, "now", self.now + s)
         )
         self.snapshots.save()
-        self.assertEqual(self.pauses(), [0, *[snapshot._PAUSE] * 3, *[0] * 6])
+        self.assertEqual(self.pauses(), [0, *[turns.PAUSE] * 3, *[0] * 6])
 
     def test_a_save_takes_twenty_times_its_work_at_most(self) -> None:
         self.keep_time(work=0.0002)
         self.snapshots.save()
-        self.assertAlmostEqual(self.now, self.worked * snapshot._SLOWEST, delta=snapshot._PAUSE)
-        self.assertLessEqual(self.now, self.worked * snapshot._SLOWEST)
+        self.assertAlmostEqual(self.now, self.worked * turns._SLOWEST, delta=turns.PAUSE)
+        self.assertLessEqual(self.now, self.worked * turns._SLOWEST)
 
     def test_where_each_turn_has_to_be_waited_for_there_are_no_pauses_as_well(self) -> None:
         self.keep_time(work=0.0002, waiting=0.005)  # as beside threads that are never idle
         self.snapshots.save()
         self.assertLess(len(self.pauses()), 10)
-        self.assertLess(self.now, self.worked * snapshot._SLOWEST + 0.006)
+        self.assertLess(self.now, self.worked * turns._SLOWEST + 0.006)
 
     def test_the_last_save_waits_for_nobody(self) -> None:
         self.sleep.side_effect = lambda _: self.store.get(b"key:1")
@@ -727,9 +747,9 @@ class PauseTest(unittest.TestCase):
 
         self.sleep.side_effect = begin_to_end
         self.snapshots.save()
-        self.assertEqual(self.pauses()[:4], [0, *[snapshot._PAUSE] * 3])
+        self.assertEqual(self.pauses()[:4], [0, *[turns.PAUSE] * 3])
         self.assertTrue(ended.wait(10))
-        self.assertNotIn(snapshot._PAUSE, self.pauses()[4:])
+        self.assertNotIn(turns.PAUSE, self.pauses()[4:])
         self.assertEqual((self.snapshots.saves, self.snapshots.changes_since_save), (2, 0))
 
     def test_the_next_save_is_in_no_hurry_any_more(self) -> None:
@@ -737,7 +757,7 @@ class PauseTest(unittest.TestCase):
         self.sleep.reset_mock()
         self.keep_time(work=0.002)
         self.snapshots.save()
-        self.assertEqual(self.pauses()[1:], [snapshot._PAUSE] * 9)
+        self.assertEqual(self.pauses()[1:], [turns.PAUSE] * 9)
 
 
 class SchedulingTest(unittest.TestCase):
@@ -803,11 +823,11 @@ class SchedulingTest(unittest.TestCase):
         self.monotonic.now = 60
         with (
             mock.patch.object(os, "replace", side_effect=OSError("broken")),
-            self.assertLogs("kvdb.persistence.snapshot"),
+            self.assertLogs("kvdb.persistence"),
         ):
             self.snapshots.save_if_due()
         self.monotonic.now = 120
-        with self.assertLogs("kvdb.persistence.snapshot"):
+        with self.assertLogs("kvdb.persistence"):
             self.snapshots.save_if_due()
         self.assertTrue(self.path.exists())
 

@@ -8,16 +8,16 @@ import kvdb
 import kvdb.client
 
 ONLY_WHEN_NEEDED = {
-    "http.server", "kvdb.http", "kvdb.protocols.memcached", "kvdb.protocols.haus",  # doors
+    "http.server", "kvdb.http", "kvdb.protocols.memcached", "kvdb.protocols.haus",  # ports
     "kvdb.persistence.journal", "sqlite3",
     "kvdb.client", "ssl",
 }  # fmt: skip
 
 
 class StartupTest(unittest.TestCase):
-    """What a server with the main door alone does without, so that it starts soon."""
+    """What a server with the main port alone does without, so that it starts soon."""
 
-    def test_what_other_doors_and_data_files_need_is_not_imported(self) -> None:
+    def test_what_other_ports_and_data_files_need_is_not_imported(self) -> None:
         program = "import sys, kvdb.cli; print(*sys.modules)"
         result = subprocess.run(
             [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from kvdb.errors import CommandError
 from kvdb.store import Store
-from kvdb.store.entry import EvictionPolicy, Key, key_in
+from kvdb.store.budget import EvictionPolicy
+from kvdb.store.entry import Key, key_in
 from tests.store_case import COST, Replica, contents
 from tests.support import ManualClock
 
@@ -88,7 +89,7 @@ class Worker:
     def transaction(self) -> None:
         with self.store.atomic():
             self.write()
-            with self.store.without_touching():
+            with self.store.atomic(touching=False):
                 self.read()
             self.store.delete(self.key())
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.config import Config
 from kvdb.replies import NIL_ARRAY
 from kvdb.store import Store

@@ -13,7 +13,7 @@ from typing import Any
 
 from kvdb.client.errors import Disconnected, ServerError, TimedOut
 from kvdb.errors import CommandError, ProtocolError
-from kvdb.resp import NEED_DATA, ReplyParser, encode_request
+from kvdb.resp.replies import NEED_DATA, ReplyParser, encode_request
 
 _RECEIVE_BYTES = 64 * 1024
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from kvdb import errors
 from kvdb.commands.info import keeps_journal
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, command, container
 from kvdb.errors import CommandError
 from kvdb.glob import compile_glob
 from kvdb.replies import OK, Reply
-from kvdb.settings import LOG_LEVELS
-from kvdb.store.entry import DATABASES, EvictionPolicy
+from kvdb.settings import LOG_LEVELS, SETTINGS
+from kvdb.store.budget import EvictionPolicy
+from kvdb.store.entry import DATABASES
 
 container("CONFIG", "Look at the configuration, and change what may change.", group="server")
 
@@ -119,40 +122,97 @@ def _seconds(number: float) -> str:
     return str(int(number)) if number == int(number) else f"{number:f}".rstrip("0")
 
 
+def _file(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+_TLS_FILES: Final = {
+    "tls-cert-file": "tls_cert",
+    "tls-key-file": "tls_key",
+    "tls-ca-cert-file": "tls_client_ca",
+}
+
+
+def _use_certificates(instance: Instance, given: dict[str, object]) -> None:
+    """Have new connections use these files in place of those that the configuration names."""
+    if instance.certificates is None:
+        raise _refused(next(iter(given)), "TLS is off: the server was started without --tls-cert")
+    files = {
+        field: given.get(name, getattr(instance.config, field))
+        for name, field in _TLS_FILES.items()
+    }
+    try:
+        instance.certificates.use(*files.values())  # type: ignore[arg-type]
+    except (OSError, TypeError) as error:
+        raise _refused(next(iter(given)), f"the files cannot be used: {error}") from None
+
+
+def _read(field: str) -> Callable[[Instance], str]:
+    """Return how a field of the configuration is shown where Redis has no form for it."""
+
+    def read(instance: Instance) -> str:
+        value = getattr(instance.config, field)
+        return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+
+    return read
+
+
+def _read_fsync(instance: Instance) -> str:
+    return "no" if instance.config.fsync == "never" else instance.config.fsync
+
+
+def _read_file_name(instance: Instance) -> str:
+    return instance.persistence.path.name if instance.persistence else ""
+
+
+_READERS: Final[dict[str, Callable[[Instance], str]]] = {
+    "data": _read_file_name,
+    "in_memory": lambda instance: "no" if instance.persistence else "yes",
+    "max_bytes": lambda instance: str(instance.store.max_bytes),
+    "idle_timeout": lambda instance: _seconds(instance.config.idle_timeout),
+    "snapshot_interval": _read_save,
+    "fsync": _read_fsync,
+    "password_file": lambda instance: "(set)" if instance.config.password else "",
+    "no_protection": lambda instance: "yes" if instance.config.protected else "no",
+}
+
+_CHANGES: Final[dict[str, tuple[Callable[[str], object], Callable[[Instance, object], None]]]] = {
+    "max_bytes": (_bytes, _set_max_bytes),
+    "max_client_bytes": (_bytes, _set("max_client_bytes")),
+    "max_clients": (_number(1), _set_max_clients),
+    "idle_timeout": (_number(0), _set("idle_timeout")),
+    "snapshot_interval": (_save_points, _set_save),
+    "log_level": (_log_level, _set_log_level),
+    "tls_cert": (_file, _set("tls_cert")),
+    "tls_key": (_file, _set("tls_key")),
+    "tls_client_ca": (_file, _set("tls_client_ca")),
+}
+
 PARAMETERS: Final[dict[str, Parameter]] = {
-    "maxmemory": Parameter(lambda instance: str(instance.store.max_bytes), _bytes, _set_max_bytes),
+    **{
+        setting.config_name: Parameter(
+            _READERS.get(setting.field) or _read(setting.field),
+            *_CHANGES.get(setting.field, (None, None)),
+        )
+        for setting in SETTINGS
+    },
     "maxmemory-policy": Parameter(
         lambda instance: instance.store.policy.value, _policy, _set_policy
     ),
-    "maxclients": Parameter(
-        lambda instance: str(instance.config.max_clients), _number(1), _set_max_clients
-    ),
-    "maxmemory-clients": Parameter(
-        lambda instance: str(instance.config.max_client_bytes), _bytes, _set("max_client_bytes")
-    ),
-    "timeout": Parameter(
-        lambda instance: _seconds(instance.config.idle_timeout), _number(0), _set("idle_timeout")
-    ),
-    "save": Parameter(_read_save, _save_points, _set_save),
-    "loglevel": Parameter(lambda instance: instance.config.log_level, _log_level, _set_log_level),
-    "proto-max-bulk-len": Parameter(lambda instance: str(instance.config.max_value_bytes)),
+    # What follows from the settings, or cannot be set; tools ask for it.
     "databases": Parameter(lambda instance: str(DATABASES)),
-    "port": Parameter(lambda instance: str(instance.config.port)),
-    "bind": Parameter(lambda instance: instance.config.host),
     "dir": Parameter(
         lambda instance: (
             str(instance.persistence.path.resolve().parent) if instance.persistence else ""
         )
     ),
-    "dbfilename": Parameter(
-        lambda instance: instance.persistence.path.name if instance.persistence else ""
-    ),
-    "requirepass": Parameter(lambda instance: "(set)" if instance.config.password else ""),
     "appendonly": Parameter(lambda instance: "yes" if keeps_journal(instance) else "no"),
-    "appendfsync": Parameter(
-        lambda instance: "no" if instance.config.fsync == "never" else instance.config.fsync
+    "tls-port": Parameter(
+        lambda instance: str(instance.config.port if instance.certificates else 0)
     ),
-    "protected-mode": Parameter(lambda instance: "yes" if instance.config.protected else "no"),
+    "tls-auth-clients": Parameter(
+        lambda instance: "yes" if instance.config.tls_client_ca else "no"
+    ),
 }
 
 
@@ -186,6 +246,7 @@ def config_set(session: Session, *names_and_values: bytes) -> Reply:
     if len(names_and_values) % 2:
         raise CommandError(errors.SYNTAX)
     changes: list[tuple[Callable[[Instance, object], None], object]] = []
+    certificates: dict[str, object] = {}
     for given, text in zip(names_and_values[::2], names_and_values[1::2], strict=True):
         name = given.decode("utf-8", "replace").lower()
         parameter = PARAMETERS.get(name)
@@ -198,9 +259,14 @@ def config_set(session: Session, *names_and_values: bytes) -> Reply:
         if any(apply is parameter.apply for apply, _ in changes):
             raise _refused(name, "duplicate parameter")
         try:
-            changes.append((parameter.apply, parameter.check(text.decode("utf-8", "replace"))))
+            value = parameter.check(text.decode("utf-8", "replace"))
         except ValueError as error:
             raise _refused(name, str(error)) from None
+        changes.append((parameter.apply, value))
+        if name in _TLS_FILES:
+            certificates[name] = value
+    if certificates:  # first: what cannot be used changes nothing
+        _use_certificates(session.instance, certificates)
     for apply, value in changes:
         apply(session.instance, value)
     return OK

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from kvdb import errors
 from kvdb.commands.arguments import database, integer, parse_integer
 from kvdb.commands.session import Session
@@ -121,9 +118,6 @@ def reset(session: Session) -> Reply:
 container("CLIENT", "Look at connections and name, change or end them.", group="connection")
 
 
-_NOT_PLAIN: Final = re.compile(r"[^!-~]")
-
-
 def _is_plain(text: bytes) -> bool:
     """Tell whether a name can stand in a line of CLIENT LIST."""
     return all(33 <= byte <= 126 for byte in text)
@@ -206,7 +200,7 @@ def describe(session: Session) -> str:
         "omem": 0,
         "tot-mem": CONNECTION_BYTES + session.held,
         "events": "r",
-        "cmd": _NOT_PLAIN.sub("?", session.last_command),  # some dialects note what was sent
+        "cmd": session.last_command,
         "user": "default",
         "redir": -1,
         "resp": session.version,

@@ -11,7 +11,8 @@ from typing import Final
 
 import kvdb
 from kvdb.commands.connection import REDIS_VERSION
-from kvdb.commands.session import ERROR_COUNT, Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import ERROR_COUNT, Session
 from kvdb.commands.table import NONE, command
 from kvdb.config import MB
 from kvdb.memory import resident_bytes
@@ -230,6 +231,7 @@ SECTIONS: Final[dict[str, Callable[[Instance], Fields]]] = {
     group="server",
 )
 def info(session: Session, *sections: bytes) -> Reply:
+    session.take_leisure()  # some keys of every database are looked at
     wanted = {section.decode("utf-8", "replace").lower() for section in sections}
     everything = not wanted or wanted & {"all", "default", "everything"}
     parts = []

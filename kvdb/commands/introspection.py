@@ -107,6 +107,7 @@ def command_count(session: Session) -> Reply:
     "COMMAND INFO", "[command-name ...]", NONE, "Describe these commands, or all.", group="server"
 )
 def command_info(session: Session, *names: bytes) -> Reply:
+    session.take_leisure()  # it may be about all commands
     if not names:
         return _describe_all(session)
     rows = [_find(name) for name in names]
@@ -160,6 +161,7 @@ def _document(row: Command) -> dict[bytes, Reply]:
     group="server",
 )
 def command_docs(session: Session, *names: bytes) -> Reply:
+    session.take_leisure()  # it may be about all commands
     rows = [_find(name) for name in names] if names else list(TABLE.values())
     return {row.wire_name.encode(): _document(row) for row in rows if row}
 
@@ -172,6 +174,7 @@ def command_docs(session: Session, *names: bytes) -> Reply:
     group="server",
 )
 def command_list(session: Session, *options: bytes) -> Reply:
+    session.take_leisure()  # it may be about all commands
     rows = list(every_command())
     if options:
         if len(options) != 3 or options[0].upper() != b"FILTERBY":

@@ -24,6 +24,9 @@ from kvdb.store.entry import Key, key_in, milliseconds, split_key
 _STRING = SimpleString(b"string")
 _NO_TYPE = SimpleString(b"none")
 
+_QUICK_COUNT = 1_000
+"""Keys that a SCAN may ask for while others wait: about a millisecond."""
+
 
 @command(
     "DEL",
@@ -266,6 +269,7 @@ def scan(session: Session, cursor: bytes, *options: bytes) -> Reply:
                 raise CommandError(errors.SYNTAX)
     if len(options) % 2 or count < 1:
         raise CommandError(errors.SYNTAX)
+    session.take_leisure(count > _QUICK_COUNT or not session.store.has_index(session.db))
     next_cursor, names = session.store.scan(int(cursor), count, session.db)
     found = [name for name in names if matches(name)] if kind == b"string" else []
     return [b"%d" % next_cursor, found]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
+from typing import Final
 
 from kvdb import errors
 from kvdb.commands.arguments import (
@@ -40,6 +42,9 @@ def get_run(session: Session, keys: list[Key]) -> list[Reply]:
     return session.store.get_many(keys)
 
 
+_SET_OPTIONS: Final = frozenset((*UNITS, b"NX", b"XX", b"GET", b"KEEPTTL"))
+
+
 @dataclass
 class _SetOptions:
     """The options of SET and GETEX; at most one of them says what becomes of the deadline."""
@@ -56,7 +61,7 @@ class _SetOptions:
         return deadline(self.number, *UNITS[self.timing], command_name, now)
 
 
-def _parse_set_options(options: tuple[bytes, ...], allowed: set[bytes]) -> _SetOptions:
+def _parse_set_options(options: tuple[bytes, ...], allowed: Set[bytes]) -> _SetOptions:
     parsed = _SetOptions()
     words = iter(options)
     for word in words:
@@ -94,7 +99,7 @@ def set_(session: Session, key: Key, value: bytes, *options: bytes) -> Reply:
     if not options:
         session.store.set(key, value)
         return OK
-    asked = _parse_set_options(options, {*UNITS, b"NX", b"XX", b"GET", b"KEEPTTL"})
+    asked = _parse_set_options(options, _SET_OPTIONS)
     if not (asked.condition or asked.return_old) and asked.timing != b"KEEPTTL":
         now = session.store.now()
         session.store.set(key, value, expires_at=asked.expires_at(now, "set"), now=now)

@@ -10,10 +10,9 @@ the usage line. Registering a name twice is an error.
 from __future__ import annotations
 
 import enum
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 from kvdb.commands.usage import Argument, parse_usage
 from kvdb.errors import CommandError
@@ -53,6 +52,29 @@ TWO_KEYS: Final = (1, 2, 1)
 KEY_VALUE_PAIRS: Final = (1, -1, 2)
 
 
+class Operation(Protocol):
+    """What has to be known of a request to carry it out, whatever its dialect."""
+
+    @property
+    def wire_name(self) -> str:
+        """As CLIENT LIST shows it."""
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it may be carried out under the store's lock."""
+
+
+class Named(NamedTuple):
+    """A request of a dialect that has no table of commands."""
+
+    wire_name: str
+    is_step: bool = True
+
+
+QUICK_WORDS: Final = 500
+"""A request of more words takes long: half a millisecond, during which nobody else is answered."""
+
+
 @dataclass
 class Command:
     """One row of the table; for a container such as CLIENT, its subcommands are rows, too."""
@@ -79,7 +101,9 @@ class Command:
     waits_for_data: bool = field(init=False)  # refused until the data file has been read
     touches: bool = field(init=False)  # may count as use of keys
     ordinary: bool = field(init=False)  # works on keys only: leaves the session as it is
-    most_words: int = field(init=False)  # of a request, the name included
+    slow: bool = field(init=False)  # takes long, or may
+    is_step: bool = field(init=False)  # may be carried out under the store's lock
+    most_words: int = field(init=False)  # of a quick request, the name included
     wire_name: str = field(init=False)  # as error messages and COMMAND have it: `client|setname`
 
     def __post_init__(self) -> None:
@@ -94,8 +118,10 @@ class Command:
         works_on_keys = bool(self.flags & (Flag.READ | Flag.WRITE))
         self.waits_for_data = works_on_keys or self.name in ("PING", "SAVE", "BGSAVE")  # as Redis
         self.touches = works_on_keys and Flag.SLOW not in self.flags
-        self.ordinary = works_on_keys and not self.at_once and not self.not_queued
-        self.most_words = sys.maxsize if self.most is None else self.most + 1
+        self.ordinary = self.touches and not self.at_once and not self.not_queued
+        self.slow = Flag.SLOW in self.flags or Flag.ADMIN in self.flags
+        self.is_step = Flag.ADMIN not in self.flags and self.name != "SCAN"
+        self.most_words = QUICK_WORDS if self.most is None else self.most + 1
         self.wire_name = self.name.lower().replace(" ", "|")
 
     @property
@@ -118,6 +144,9 @@ class Command:
 
 TABLE: Final[dict[bytes, Command]] = {}
 """All commands by upper-case name; subcommands are found through their container."""
+
+RUN_NAMES: Final[set[bytes]] = set()
+"""The commands that many requests of can be carried out together: see in_runs()."""
 
 
 def command(
@@ -163,6 +192,7 @@ def in_runs(
 
     def register(many: Callable[..., list[Reply]]) -> Callable[..., list[Reply]]:
         TABLE[name.encode()].many = many
+        RUN_NAMES.add(name.encode())
         return many
 
     return register

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from kvdb import errors
-from kvdb.commands.session import Session, Transaction, internal_error
+from kvdb.commands.session import Session, internal_error
 from kvdb.commands.table import ALL_KEYS, AT_ONCE, NONE, Command, command
+from kvdb.commands.transaction import Transaction
 from kvdb.errors import CommandError
 from kvdb.replies import NIL_ARRAY, OK, Reply
 from kvdb.store.entry import Key, split_key
@@ -37,6 +38,7 @@ def exec_(session: Session) -> Reply:
     transaction = session.transaction
     if transaction is None:
         raise CommandError(errors.EXEC_WITHOUT_MULTI)
+    session.take_leisure(transaction.is_long)
     try:
         if transaction.aborted:
             raise CommandError(errors.TRANSACTION_ABORTED)

@@ -1,1 +1,1 @@
-"""The HTTP door: an API, metrics and a page, on the standard library's server."""
+"""The HTTP port: an API, metrics and a page, on the standard library's server."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.errors import ValueTooLarge
 from kvdb.http.metrics import render_metrics
 from kvdb.http.page import STYLE, render_page

@@ -11,7 +11,7 @@ import platform
 
 import kvdb
 from kvdb.commands.info import error_counts
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.memory import resident_bytes
 
 Samples = list[tuple[str, float]]

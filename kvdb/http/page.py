@@ -10,7 +10,7 @@ import html
 import urllib.parse
 
 from kvdb.commands.info import human
-from kvdb.commands.session import Instance
+from kvdb.commands.instance import Instance
 from kvdb.store.entry import Key, key_in, split_key
 
 SHOWN_BYTES = 10_000

@@ -117,11 +117,21 @@ class Persistence(Protocol):
     def undos(self) -> int:
         """How often the disk has refused something that was undone then."""
 
-    def take_step(self) -> int:
-        """Return this thread's last step since it last asked, or 0."""
+    @property
+    def durable_step(self) -> int:
+        """Number of the last step that is on disk, or has been undone."""
+
+    def outcome(self, seen: Seen) -> bool:
+        """Tell whether all of that is on disk; False if the disk refused some and it was undone.
+
+        That is known once `durable_step` has come so far.
+        """
 
     def wait_until_durable(self, seen: Seen) -> bool:
-        """Wait until all of that is on disk; False if the disk refused some and it was undone."""
+        """As outcome(), once that is known."""
+
+    on_progress: Callable[[], None]
+    """Called when `durable_step` has moved on, by the thread that writes."""
 
     # --- writers that wait for the disk --------------------------------------------------
 
@@ -129,5 +139,11 @@ class Persistence(Protocol):
     def congested(self) -> bool:
         """Whether so much waits for the disk that whoever writes has to wait, too."""
 
+    longest_wait: float
+    """Seconds that one of them has to wait at most, before it may write once more."""
+
+    def hurry(self) -> None:
+        """Say that somebody waits because of that."""
+
     def wait_for_room(self) -> None:
-        """Wait as long as whoever writes has to, if this thread has written since it last asked."""
+        """Wait as long as whoever writes has to."""

@@ -236,7 +236,7 @@ class JournalFile:
                 self._delete(db, names)
             self._insert(encode_row(key, entry) for key, entry in changes.items() if entry)
             self._database.execute(_WRITE_STATE, (step, entries))
-        self.step = step
+        self.step, self._entries = step, entries
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -305,6 +305,7 @@ class JournalFile:
             self._database.execute(_DELETE_EXPIRED, (now,))
             (left,) = self._database.execute("SELECT count(*) FROM entries").fetchone()
             self._database.execute(_WRITE_STATE, (self.step, entries))
+        self._entries = entries
         return int(left)
 
     def has_moved(self) -> bool:

@@ -15,21 +15,28 @@ import base64
 import json
 import logging
 import re
+from typing import Final
 
-from kvdb.buffer import LineTooLong
-from kvdb.commands.session import Session
+from kvdb.commands.pending_writes import TransactionEnded
+from kvdb.commands.session import LONG_LINE, Session, TakesLong
+from kvdb.commands.table import Named
 from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol
 from kvdb.protocols import Instead, RequestLoop
-from kvdb.resp import MAX_LINE, STRANGERS_LINE
+from kvdb.resp.buffer import LineTooLong
+from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
 from kvdb.store.entry import Key, key_in
-from kvdb.writes import TransactionEnded
 
 log = logging.getLogger(__name__)
 
 _HTTP_REQUEST = re.compile(rb"[A-Za-z]+ (?:/|\*|https?:)\S* HTTP/1\.[01]\s*\Z")
 
 
-_NAMES = {b"PUT", b"GET", b"DEL", b"DELETE", b"START", b"COMMIT", b"ROLLBACK", b"AUTH", b"QUIT"}
+_OPERATIONS: Final = {
+    name: Named(name.decode().lower(), is_step=name not in (b"AUTH", b"QUIT"))
+    for name in (
+        b"PUT", b"GET", b"DEL", b"DELETE", b"START", b"COMMIT", b"ROLLBACK", b"AUTH", b"QUIT",
+    )
+}  # fmt: skip
 
 
 class HausError(Exception):
@@ -60,13 +67,16 @@ class Haus(RequestLoop):
             raise NotOurProtocol("an HTTP request on the Haus port")
         if not line.strip():
             return b""
-        self.session.commands += 1
         self._last = line
-        return self._answer_line(line)
+        return self._answer_last()
 
-    def _answer_line(self, line: bytes) -> bytes:
+    def _answer_last(self) -> bytes:
+        line = self._last
+        self.session.take_leisure(len(line) > LONG_LINE)
         try:
             return _line({"status": "Ok"} | self._answer(line))
+        except TakesLong:
+            raise
         except (HausError, TransactionEnded) as error:
             return _line({"status": "Error", "mesg": str(error)})
         except CommandError as error:
@@ -79,46 +89,61 @@ class Haus(RequestLoop):
         line, name = self._last, self.session.last_command
         if name not in ("get", "put", "del", "delete", "commit"):
             return None
+
+        def again() -> bytes:
+            self._last = line
+            return self._answer_last()
+
         return Instead(
             lambda reason: _line({"status": "Error", "mesg": f"Not saved: {reason}"}),
-            None if name == "commit" else lambda: self._answer_line(line),
+            None if name == "commit" else again,
             only_reads=name == "get",
         )
 
     def _answer(self, line: bytes) -> dict[str, str]:
         """Carry out a line; return what the reply says beside its status."""
+        session = self.session
         words = line.strip().split(None, 2)
-        name, key_name, value = words[0].upper(), *words[1:], *[b""] * (3 - len(words))
-        key = key_in(self.session.db, key_name)
-        self.session.last_command = name[:20].decode("ascii", "replace").lower()
-        if not self.session.authenticated and name not in (b"AUTH", b"QUIT"):
+        name = words[0].upper()
+        if not session.authenticated and name not in (b"AUTH", b"QUIT"):
             raise HausError("Authentication required: AUTH password")
-        if self.session.instance.loading and name != b"QUIT":
+        if session.instance.loading and name != b"QUIT":
             raise HausError("Loading the data; try again!")
-        match name, len(words) - 1:
-            case b"PUT", 2:
-                self._put(key, value)
-            case b"GET", 1:
-                return self._get(key)
-            case ((b"DEL" | b"DELETE"), 1):
-                if not self._delete(key):
+        if name == b"AUTH" and len(words) > 1:
+            words = line.strip().split(None, 1)  # it may hold spaces
+        operation = _OPERATIONS.get(name)
+        if operation is None:
+            raise HausError("Unknown command!")
+        if name == b"GET":
+            session.take_leisure_for(key_in(session.db, words[-1]))
+        answer: dict[str, str] = session.perform(
+            operation, Haus._carry_out, self, (name, words[1:])
+        )
+        return answer
+
+    def _carry_out(self, name: bytes, words: list[bytes]) -> dict[str, str]:
+        """Carry out a command; return what the reply says beside its status."""
+        match name, *words:
+            case b"PUT", key, value:
+                self._put(key_in(self.session.db, key), value)
+            case b"GET", key:
+                return self._get(key_in(self.session.db, key))
+            case ((b"DEL" | b"DELETE"), key):
+                if not self._delete(key_in(self.session.db, key)):
                     return {"mesg": "Key not found!"}
-            case b"START", 0:
+            case [b"START"]:
                 if self.session.writes is not None:
                     raise HausError("A transaction is open already!")
                 self.session.start_writes()
-            case ((b"COMMIT" | b"ROLLBACK"), 0):
+            case [(b"COMMIT" | b"ROLLBACK")]:
                 self._end_transaction(commit=name == b"COMMIT")
-            case b"AUTH", 1 | 2:
-                password = line.strip().split(None, 1)[1]  # it may hold spaces
+            case b"AUTH", password:
                 if not self.session.instance.log_in(self.session, password):
                     raise HausError("Wrong password!")
-            case b"QUIT", 0:
+            case [b"QUIT"]:
                 self.closing = True
-            case name, _ if name in _NAMES:
-                raise HausError("Wrong number of arguments!")
             case _:
-                raise HausError("Unknown command!")
+                raise HausError("Wrong number of arguments!")
         return {}
 
     def _put(self, key: Key, value: bytes) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from kvdb.buffer import InputBuffer, LineTooLong
 from kvdb.errors import NotOurProtocol, ProtocolError
-from kvdb.resp import MAX_LINE
+from kvdb.resp.buffer import InputBuffer, LineTooLong
+from kvdb.resp.limits import MAX_LINE
 
 _SPACES = re.compile(rb"[ \t\n\v\f\r\0]+")
 _PLAIN = re.compile(rb"[^ \t\n\r\0\"']+")  # as in Redis, \v and \f do not end a word

@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from kvdb import errors
 from kvdb.commands.arguments import INT64_MAX, INT64_MIN
-from kvdb.commands.session import Session
-from kvdb.commands.table import TABLE
+from kvdb.commands.pending_writes import TransactionEnded
+from kvdb.commands.session import LONG_LINE, Session
+from kvdb.commands.table import TABLE, Named
 from kvdb.errors import CommandError, ValueTooLarge
 from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
 from kvdb.store.entry import key_in
-from kvdb.writes import TransactionEnded
 
 Arguments = dict[str, Any]
 
@@ -37,6 +37,7 @@ def answer(session: Session, line: bytes) -> Iterator[bytes]:
 
     It comes in pieces: those of a list are made when it is their turn.
     """
+    session.take_leisure(len(line) > LONG_LINE)
     try:
         name, arguments = _parse(line)
         if isinstance(arguments, dict) or session.writes is not None:
@@ -85,6 +86,8 @@ def _pieces(result: Reply) -> Iterator[bytes]:
 
 def _execute(session: Session, request: list[bytes]) -> Reply:
     """As Session.execute(), but within the limit that other dialects hold while reading."""
+    if len(request) == 2 and request[0].upper() == b"GET":
+        session.take_leisure_for(key_in(session.db, request[1]))
     limit = session.instance.config.max_value_bytes
     if any(len(argument) > limit for argument in request):
         return session.refuse(ValueTooLarge(limit))
@@ -254,6 +257,10 @@ def _answer_named(session: Session, name: str, arguments: Arguments) -> tuple[Re
 
 _TRANSACTIONS: Final = ("START", "COMMIT", "ROLLBACK")
 
+_IN_TRANSACTION: Final = {
+    name: Named(name.lower()) for name in (*_TRANSACTIONS, "SET", "GET", "DELETE")
+}
+
 
 def _answer_in_transaction(session: Session, name: str, arguments: Arguments) -> Reply:
     """Carry out START, COMMIT and ROLLBACK, and SET, GET and DELETE between them.
@@ -265,52 +272,51 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
         return session.refuse(CommandError(errors.NOT_AUTHENTICATED))
     if session.instance.loading:
         return session.refuse(CommandError(errors.LOADING))
-    session.commands += 1
-    session.last_command = name[:20].lower()
-    given = _Named(name, arguments)
+    if name != "START" and session.writes is None:
+        raise BadRequest("no transaction is open")
+    operation = _IN_TRANSACTION.get(name)
+    if operation is None:
+        raise BadRequest(f"{name[:128]} is not possible between START and COMMIT")
     try:
-        if name == "START":
-            given.finish()
-            if session.transaction is not None:
-                raise BadRequest("START is not possible between MULTI and EXEC")
-            if session.writes is not None:
-                raise BadRequest("a transaction is open already")
-            session.start_writes()
-            return OK
-        writes = session.writes
-        if writes is None:
-            raise BadRequest("no transaction is open")
-        match name:
-            case "COMMIT" | "ROLLBACK":
-                given.finish()
-                session.end_writes()
-                try:
-                    if name == "COMMIT":
-                        writes.commit()
-                finally:
-                    writes.release()
-            case "SET":
-                key, value = key_in(session.db, given.take("key")), given.take_value()
-                given.finish()
-                limit = session.instance.config.max_value_bytes
-                if len(value) > limit:
-                    raise ValueTooLarge(limit)
-                writes.put(key, value)
-            case "GET":
-                key = key_in(session.db, given.take("key"))
-                given.finish()
-                return writes.get(key)
-            case "DELETE":
-                key = key_in(session.db, given.take("key"))
-                given.finish()
-                writes.delete(key)
-            case _:
-                raise BadRequest(f"{name[:128]} is not possible between START and COMMIT")
-        return OK
+        return session.perform(operation, _carry_out, session, (name, _Named(name, arguments)))
     except TransactionEnded as error:
         raise BadRequest(str(error)) from None
     except CommandError as error:
         return session.refuse(error)
+
+
+def _carry_out(session: Session, name: str, given: _Named) -> Reply:
+    writes = session.writes
+    if writes is None or name == "START":
+        given.finish()
+        if session.transaction is not None:
+            raise BadRequest("START is not possible between MULTI and EXEC")
+        if writes is not None:
+            raise BadRequest("a transaction is open already")
+        session.start_writes()
+        return OK
+    if name in ("COMMIT", "ROLLBACK"):
+        given.finish()
+        session.end_writes()
+        try:
+            if name == "COMMIT":
+                writes.commit()
+        finally:
+            writes.release()
+        return OK
+    key = key_in(session.db, given.take("key"))
+    value = given.take_value() if name == "SET" else b""
+    given.finish()
+    if name == "GET":
+        return writes.get(key)
+    if name == "DELETE":
+        writes.delete(key)
+        return OK
+    limit = session.instance.config.max_value_bytes
+    if len(value) > limit:
+        raise ValueTooLarge(limit)
+    writes.put(key, value)
+    return OK
 
 
 # --- results ------------------------------------------------------------------------------

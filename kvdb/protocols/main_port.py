@@ -6,32 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from kvdb.buffer import LineTooLong
 from kvdb.commands.session import Session
-from kvdb.commands.table import TABLE
-from kvdb.errors import NOT_SAVED, CommandError, NotOurProtocol, ProtocolError
-from kvdb.pipelines import (
-    LONGEST_PLAIN,
-    SHORTEST_RUN,
-    find_run,
-    join_plain,
-    next_request,
-    split_plain,
-)
-from kvdb.protocols import BATCH_BYTES, Instead, RequestLoop
+from kvdb.commands.table import RUN_NAMES, TABLE
+from kvdb.errors import NOT_SAVED, TLS_HANDSHAKE, CommandError, NotOurProtocol, ProtocolError
+from kvdb.protocols import Instead, RequestLoop
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
-from kvdb.resp import (
-    MAX_LINE,
-    STRANGERS_LINE,
-    RequestLimits,
-    RequestParser,
-    encode_each,
-    encode_error,
-    encode_pieces,
-    encode_reply,
-)
+from kvdb.resp.buffer import LineTooLong
+from kvdb.resp.encoding import encode_each, encode_error, encode_pieces, encode_reply
+from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
+from kvdb.resp.requests import NotAnArray, RequestLimits, RequestParser, Run
+
+# How many words a request has that is answered together with others. Not SET with options: it
+# would be carried out one by one, so that not all is one step, which the disk keeps or refuses.
+_RUNS = {name: TABLE[name].least + 1 for name in RUN_NAMES}
 
 
 class MainPort(RequestLoop):
@@ -40,187 +30,111 @@ class MainPort(RequestLoop):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._resp = RequestParser(self._buffer, RequestLimits())
-        self._answer: Callable[[], bytes | None] | None = None  # of a request that is under way
-        self._in_json = False
-        self._limits_for: tuple[bool, int] | None = None  # what the limits were chosen for
-        self._idle = True  # nothing that has arrived is left, and nothing is to be sent
-        self._together = False  # whether plain requests are to be looked for in what is left
-
-    def receive(self, data: bytes) -> bytes:
-        """See `Dialect.receive`."""
-        if self._idle:
-            replies, rest = self._answer_together(data)
-            if not (rest or self._unsent is not None or self.session.closing):
-                return replies
-        else:
-            replies, rest = b"", data
-            self._together = True
-        replies += super().receive(rest)
-        self._idle = not (self._answer or self.more or len(self._buffer))
-        return replies
-
-    def answer_quickly(self, data: bytes) -> bytes | None:
-        """See `Dialect.answer_quickly`: one command on keys, from a client in no special state."""
-        session = self.session
-        if not (self._idle and session.ordinary) or session.closing:
-            return None
-        parts = data.split(b"\r\n")
-        request = next_request(parts, 0)
-        if request is None or len(parts) != 2 * len(request) + 2 or parts[-1]:
-            return None
-        row = TABLE.get(request[0])
-        if row is None or not row.touches or not self._may_answer_together():
-            return None
-        reply = self._answer_request(request)
-        if self._unsent is not None:
-            self.more, self._idle = True, False
-        return reply
+        self._limits_for = (False, -1)  # what the limits were chosen for
+        # Takes the line that is under way, if there is one; else the next byte decides.
+        self._take_line: Callable[[], Any] | None = None
 
     def end(self) -> None:
-        """See `Dialect.end`. A request under way refers to us."""
+        """See `Dialect.end`. A line under way refers to us."""
         super().end()
-        self._answer = None
+        self._take_line = None
         self._resp = RequestParser(self._buffer, RequestLimits())
 
-    def _answer_together(self, data: bytes) -> tuple[bytes, bytes]:
-        """Answer the plain requests at the start of `data`; return replies and what is left.
-
-        Once for what a client sends at a time: looking for them again behind each other
-        request would take too long where they alternate.
-        """
-        self._together = False
-        session = self.session
-        if data[:1] != b"*" or session.closing or not self._may_answer_together():
-            return b"", data
-        parts = split_plain(data)
-        if len(parts) > SHORTEST_RUN and (found := find_run(parts)):
-            run, end = found
-            replies = session.execute_run(run)
-            if replies is not None:
-                pieces = encode_each(replies, session.version)
-                return self._in_batches(pieces), join_plain(parts[end:])
-        answered, size, start = [], 0, 0
-        while start < len(parts) - 1 and (request := next_request(parts, start)):
-            start += 2 * len(request) + 1
-            reply = self._answer_request(request) or b""
-            answered.append(reply)
-            size += len(reply)
-            unsent = self._unsent is not None
-            if (
-                size >= BATCH_BYTES
-                or unsent
-                or session.penalty
-                or session.closing
-                or not session.authenticated
-            ):
-                break
-        return b"".join(answered), join_plain(parts[start:])
-
-    def _may_answer_together(self) -> bool:
-        """Tell whether nothing is asked of single requests that only the plain loop looks at."""
-        return (
-            self.session.authenticated
-            and not self._must_wait()
-            and self.session.instance.config.max_value_bytes >= LONGEST_PLAIN
-        )
-
     def _answer_next(self) -> bytes | None:
+        session = self.session
+        if self._limits_for != (session.authenticated, session.instance.config.max_value_bytes):
+            self._choose_limits()
         try:
-            if self._answer is None:
-                first = self._buffer.first_byte()
-                if first is None:
-                    return None
-                if self._together:
-                    replies, rest = self._answer_together(self._buffer.take_all())
-                    self._buffer.receive(rest)
-                    return replies
-                self._choose_limits()
-                self._answer = self._answer_for(first)
-            reply = self._answer()
-            if reply is not None:
-                self._answer = None
+            if self._take_line is not None:
+                request = self._take_line()
+            else:
+                try:
+                    request = self._resp.next_request(_RUNS if session.ordinary else {})
+                    self._encodes_slowly = False
+                except NotAnArray:
+                    self._take_line = self._line_taker()
+                    request = self._take_line()
+        except CommandError as error:
+            return encode_reply(session.refuse(error), session.version)
         except NotOurProtocol:
             raise
         except ProtocolError as error:
             self.closing = True
-            reply = self.session.refuse(CommandError(f"ERR Protocol error: {error}"))
-            return encode_reply(reply)
-        self.closing = self.session.closing
-        return reply
+            return encode_reply(session.refuse(CommandError(f"ERR Protocol error: {error}")))
+        except LineTooLong:
+            self.closing = True
+            return error_line("the line is too long")
+        if request is None:
+            return None
+        self._take_line = None
+        self._last = request
+        return self._answer_last()
+
+    def _answer_last(self) -> bytes | None:
+        request, session = self._last, self.session
+        kind = type(request)
+        if kind is list:
+            if not request:
+                return b""  # an empty request: as if it had not come
+            reply = session.execute(request)
+            if type(reply) is list:
+                return self._in_batches(encode_pieces(reply, session.version))
+            return encode_reply(reply, session.version)
+        if kind is Run:
+            return self._in_batches(encode_each(session.execute_run(request), session.version))
+        return self._in_batches(answer(session, request))
 
     def _instead(self) -> Instead | None:
         session, last = self.session, self._last
-        row = TABLE.get(session.last_command.upper().encode())
+        name, _, subcommand = session.last_command.upper().encode().partition(b"|")
+        row = TABLE.get(name)
+        if row is not None and subcommand:
+            row = row.subcommands.get(subcommand)
+        works_on_keys = row is not None and (row.reads or row.writes)
         ends = session.last_command in ("exec", "commit")  # there is nothing to be repeated
-        if session.transaction is not None or not (ends or (row and row.ordinary)):
+        if session.transaction is not None or not (ends or works_on_keys):
             return None  # queued, or nothing to do with keys
-        make = error_line if self._in_json else encode_error
-        answer = self._answer_json_line if self._in_json else self._answer_request
+        make = error_line if type(last) is bytes else encode_error
+        replies = len(last.columns[0]) if type(last) is Run else 1
+
+        def again() -> bytes:
+            self._last = last
+            return self._answer_last() or b""
+
         return Instead(
-            lambda reason: make(NOT_SAVED + reason),
-            None if ends else lambda: answer(last) or b"",
+            lambda reason: make(NOT_SAVED + reason) * replies,
+            None if ends else again,
             only_reads=row is not None and row.reads,
         )
-
-    def _answer_for(self, first: int) -> Callable[[], bytes | None]:
-        self._in_json = first == ord("{")
-        match first:
-            case 0x2A:  # *
-                return self._answer_resp
-            case 0x7B:  # {
-                return self._answer_json
-            case 0x16:  # TLS_HANDSHAKE
-                raise NotOurProtocol("a TLS handshake on the main port")
-            case _:
-                return self._answer_inline
 
     def _choose_limits(self) -> None:
         """Hold strangers to narrow limits, as Redis does, and others to the configured ones."""
         config = self.session.instance.config
         max_value = config.max_value_bytes
-        wanted = self.session.authenticated, max_value
-        if wanted != self._limits_for:
-            self._limits_for = wanted
-            self._resp.limits = (
-                RequestLimits(max_value=max_value, max_request=config.max_request_bytes)
-                if self.session.authenticated
-                else RequestLimits.before_authentication()
-            )
+        self._limits_for = self.session.authenticated, max_value
+        self._resp.limits = (
+            RequestLimits(max_value=max_value, max_request=config.max_request_bytes)
+            if self.session.authenticated
+            else RequestLimits.before_authentication()
+        )
 
-    def _answer_resp(self) -> bytes | None:
-        try:
-            request = self._resp.next_request()
-        except CommandError as error:
-            return encode_reply(self.session.refuse(error), self.session.version)
-        self._last = request
-        return self._answer_request(request)
+    # --- lines ---------------------------------------------------------------------------
 
-    def _answer_inline(self) -> bytes | None:
-        self._last = request = next_inline_request(self._buffer, self._longest_line())
-        return self._answer_request(request)
+    def _line_taker(self) -> Callable[[], Any]:
+        first = self._buffer.first_byte()
+        if first == TLS_HANDSHAKE:
+            raise NotOurProtocol("a TLS handshake on the main port")
+        self._encodes_slowly = first == ord("{")  # JSON
+        return self._take_json if self._encodes_slowly else self._take_inline
 
-    def _answer_request(self, request: list[bytes] | None) -> bytes | None:
-        if not request:
-            return None if request is None else b""  # an empty request: as if it had not come
-        reply = self.session.execute(request)
-        if type(reply) is list:
-            return self._in_batches(encode_pieces(reply, self.session.version))
-        return encode_reply(reply, self.session.version)
+    def _take_inline(self) -> list[bytes] | None:
+        return next_inline_request(self._buffer, self._longest_line())
+
+    def _take_json(self) -> bytes | None:
+        longest = self._longest_line()
+        if self.session.authenticated:
+            longest += 2 * self._resp.limits.max_value
+        return self._buffer.take_line(longest)
 
     def _longest_line(self) -> int:
         return MAX_LINE if self.session.authenticated else STRANGERS_LINE
-
-    def _answer_json(self) -> bytes | None:
-        try:
-            longest = self._longest_line()
-            if self.session.authenticated:
-                longest += 2 * self._resp.limits.max_value
-            line = self._buffer.take_line(longest)
-        except LineTooLong:
-            self.session.closing = True
-            return error_line("the line is too long")
-        self._last = line
-        return None if line is None else self._answer_json_line(line)
-
-    def _answer_json_line(self, line: bytes) -> bytes:
-        return self._in_batches(answer(self.session, line))

@@ -2,7 +2,7 @@
 
 The classic commands are here; the stream, the meta commands, `stats` and lists of keys have
 modules beside this one. Keys live in one database (`--memcached-db`), flags beside the value, and
-a cas token is the store's version: a write through any other door breaks it.
+a cas token is the store's version: a write through any other port breaks it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvdb.commands.session import Session
+from kvdb.commands.table import QUICK_WORDS, Named
 from kvdb.errors import CommandError
 from kvdb.protocols import Instead
 from kvdb.protocols.memcached_listing import dump_keys
@@ -54,23 +55,35 @@ class Memcached(MemcachedStream):
         name = words[0] if words else b""
         if name not in _COMMANDS.keys() - _NO_CHANGES | MetaCommands.NAMES - {b"mn"}:
             return None
+
+        def again() -> bytes:
+            self._last = words
+            return self._answer_last() or b""
+
         return Instead(
             lambda reason: b"SERVER_ERROR not saved: %b\r\n" % reason.encode(),
             # What has come with a data block cannot be repeated: that is gone.
-            None if name in _WITH_DATA else lambda: self._answer_words(words) or b"",
+            None if name in _WITH_DATA else again,
             only_reads=name in (b"get", b"gets", b"me"),
         )
 
     def _answer_words(self, words: list[bytes]) -> bytes | None:
         name = words[0] if words else b""
-        handler = _COMMANDS.get(name)
-        if handler is not None:
-            reply = handler(self, words)
-            # Nobody reads the reply to a noreply, so none may come: no error about its words.
-            # (`ERROR` does, as from memcached: too few words to see a noreply in them.)
-            silent = name in _MAY_BE_SILENT and words[-1] == b"noreply" and reply != ERROR
-            return b"" if silent else reply
-        return self._meta.answer(words) if name in MetaCommands.NAMES else ERROR
+        operation = _OPERATIONS.get(name)
+        if operation is None:
+            return ERROR
+        if name in _WITH_DATA:  # carried out when that has come
+            return self._storage(words) if name != b"ms" else self._meta.answer(words)
+        session = self.session
+        session.take_leisure(len(words) > QUICK_WORDS or name in _SLOW)
+        if name not in _COMMANDS:
+            answer: bytes = session.perform(operation, MetaCommands.answer, self._meta, (words,))
+            return answer
+        reply: bytes = session.perform(operation, _COMMANDS[name], self, (words,))
+        # Nobody reads the reply to a noreply, so none may come: no error about its words.
+        # (`ERROR` does, as from memcached: too few words to see a noreply in them.)
+        silent = name in _MAY_BE_SILENT and words[-1] == b"noreply" and reply != ERROR
+        return b"" if silent else reply
 
     # --- storing -------------------------------------------------------------------------
 
@@ -95,9 +108,6 @@ class Memcached(MemcachedStream):
         if flags is None or exptime is None or token is None or len(key) > MAX_KEY:
             return self.skip_data(length, b"" if noreply else BAD_FORMAT)
         self.count("cmd_set")
-        if name == b"set" and length > self.session.instance.config.max_value_bytes:
-            # As in memcached, the old value goes too: better none than one that is out of date.
-            self.store.delete(key_in(self.db, key))
 
         def store(data: bytes) -> bytes:
             try:
@@ -114,7 +124,8 @@ class Memcached(MemcachedStream):
                 reply = self._refusal(error)
             return b"" if noreply else reply
 
-        return self.expect_data(length, store, noreply)
+        replaces = key_in(self.db, key) if name == b"set" else None
+        return self.expect_data(_OPERATIONS[name], length, store, noreply, replaces)
 
     def put(self, name: bytes, key: Key, entry: Entry, token: int) -> bytes:
         """Carry out a storage command; return its reply."""
@@ -274,10 +285,10 @@ class Memcached(MemcachedStream):
         with self.store.atomic():
             flush_at = deadline(exptime, self.store.now)
             if flush_at is None or has_come(flush_at, self.store.now()):
-                self.store.flush_later(None)
+                self.session.instance.planned_flush.plan(None)
                 self.store.flush(self.db)
             else:
-                self.store.flush_later(flush_at, self.db)
+                self.session.instance.planned_flush.plan(flush_at, self.db)
         return b"OK\r\n"
 
     # --- the server ----------------------------------------------------------------------
@@ -322,6 +333,9 @@ _MAY_BE_SILENT: Final = frozenset(
 
 _WITH_DATA: Final = frozenset((b"set", b"add", b"replace", b"append", b"prepend", b"cas", b"ms"))
 
+_SLOW: Final = frozenset((b"stats", b"lru_crawler", b"flush_all"))
+"""They look at all keys, or wait for a lock."""
+
 _NO_CHANGES: Final = frozenset(
     (b"lru_crawler", b"stats", b"version", b"verbosity", b"quit", b"shutdown")
 )
@@ -345,3 +359,8 @@ _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] 
 }
 
 Memcached.names = frozenset(_COMMANDS)
+
+_OPERATIONS: Final = {
+    name: Named(name.decode(), is_step=name not in _NO_CHANGES)
+    for name in _COMMANDS.keys() | MetaCommands.NAMES
+}

@@ -1,7 +1,7 @@
 """What memcached knows of an item beside its entry: stale and win marks, hits and ages.
 
 All of it is one note on the present version of a key: any write to the key, through whatever
-door, takes it away, as memcached's new item begins without marks and without hits.
+port, takes it away, as memcached's new item begins without marks and without hits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Marks:
     never does pays nothing for them, and who does pays NOTE_COST bytes of the budget for each
     key that is read or written on the memcached port. So h is 1 if the value was read on this
     port since then, and l the time since it was read or stored here; where neither has happened,
-    since noting began. What other doors read is no hit, and what they write begins as not read.
+    since noting began. What other ports read is no hit, and what they write begins as not read.
     """
 
     def __init__(self, session: Session) -> None:

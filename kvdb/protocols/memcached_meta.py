@@ -12,6 +12,7 @@ import binascii
 import re
 from typing import TYPE_CHECKING, Final
 
+from kvdb.commands.table import Named
 from kvdb.protocols.memcached_marks import Mark
 from kvdb.protocols.memcached_values import (
     BAD_FORMAT,
@@ -99,6 +100,9 @@ class _Request:
         key = self.sent_key + (b" b" if b"b" in self.flags else b"")
         figures = figures | {b"k": key, b"O": self.flags.get(b"O", b"")}
         return b"".join(b" " + flag + figures[flag] for flag in self.flags if flag in figures)
+
+
+_MS: Final = Named("ms")
 
 
 class MetaCommands:
@@ -202,10 +206,7 @@ class MetaCommands:
         """Return the entry; that counts as use of it, unless u says otherwise."""
         store, key = self._store, request.key
         expired_before = store.found_expired
-        if b"u" in request:
-            with store.without_touching():
-                entry = store.get_entry(key)
-        else:
+        with store.atomic(touching=b"u" not in request):
             entry = store.get_entry(key)
         if store.found_expired > expired_before:
             self._dialect.count("get_expired")
@@ -235,9 +236,12 @@ class MetaCommands:
         except Refused as refused:
             return self._dialect.skip_data(length, b"CLIENT_ERROR %b\r\n" % str(refused).encode())
         self._dialect.count("cmd_set")
-        if mode == b"set" and length > self._dialect.session.instance.config.max_value_bytes:
-            self._store.delete(request.key)  # as the classic set does it
-        return self._dialect.expect_data(length, lambda data: self._set(request, mode, data))
+        return self._dialect.expect_data(
+            _MS,
+            length,
+            lambda data: self._set(request, mode, data),
+            replaces=request.key if mode == b"set" else None,
+        )
 
     def _set(self, request: _Request, mode: bytes, data: bytes) -> bytes:
         key, store = request.key, self._store

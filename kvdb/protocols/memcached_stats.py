@@ -17,7 +17,7 @@ import kvdb
 from kvdb.commands.session import Session
 from kvdb.protocols.memcached_listing import cachedump
 from kvdb.protocols.memcached_values import BAD_FORMAT, ERROR, parse_unsigned
-from kvdb.store.entry import EvictionPolicy
+from kvdb.store.budget import EvictionPolicy
 
 VERSION: Final = f"1.6.18-kvdb-{kvdb.__version__}"
 """The memcached whose answers ours follow, for clients that decide by it what they may send."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from kvdb.buffer import LineTooLong
-from kvdb.commands.session import Session
+from kvdb.commands.session import Session, TakesLong
+from kvdb.commands.table import Named, Operation
 from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.memcached_values import (
@@ -23,7 +23,9 @@ from kvdb.protocols.memcached_values import (
     UNAUTHENTICATED,
     parse_unsigned,
 )
-from kvdb.resp import STRANGERS_LINE
+from kvdb.resp.buffer import LineTooLong
+from kvdb.resp.limits import STRANGERS_LINE
+from kvdb.store.entry import Key
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ MAX_GET_LINE: Final = 4 * 1024 * 1024
 
 _HTTP_REQUEST = re.compile(rb"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH|CONNECT) \S+ HTTP/")
 
-_QUICK: Final = frozenset((b"get", b"gets", b"set", b"delete", b"incr", b"decr", b"mg", b"ms"))
+_LOG_IN: Final = Named("auth", is_step=False)
 
 
 class MemcachedStream(RequestLoop):
@@ -46,31 +48,23 @@ class MemcachedStream(RequestLoop):
         super().__init__(session)
         self._storing: Callable[[bytes], bytes] | None = None  # waits for its data block
         self._length = 0  # of that data block
+        self._operation: Operation = _LOG_IN  # what the request is that waits
         self._noreply = False
         self._to_skip = 0  # bytes of a data block that nobody wants
         self._reply_after_skip = b""
+        self._outdated: Key | None = None  # is deleted then
 
     def end(self) -> None:
         """See `Dialect.end`. What waits for its data block refers to us."""
         super().end()
-        self._storing = None
+        self._storing = self._outdated = None
+
+    def _is_incomplete(self) -> bool:
+        return self._storing is not None or self._to_skip > 0
 
     def _answer_words(self, words: list[bytes]) -> bytes | None:
         """Carry out a request; return its reply, or None until its data block has come."""
         raise NotImplementedError
-
-    def answer_quickly(self, data: bytes) -> bytes | None:
-        """See `Dialect.answer_quickly`: one command on one key or some."""
-        between_requests = not (self._storing or self._to_skip or len(self._buffer))
-        lines = 2 if data[:2] in (b"se", b"ms") else 1
-        if (
-            not between_requests
-            or data.partition(b" ")[0] not in _QUICK
-            or data.count(b"\n") != lines
-            or self._must_wait()
-        ):
-            return None
-        return self.receive(data)
 
     def _answer_next(self) -> bytes | None:
         try:
@@ -82,13 +76,25 @@ class MemcachedStream(RequestLoop):
         except LineTooLong:
             self.closing = True
             return None
-        except NotOurProtocol:
+        except (NotOurProtocol, TakesLong):
             raise
-        except CommandError as error:  # of the store
+        except Exception as error:
+            return self._failure(error)
+
+    def _answer_last(self) -> bytes | None:
+        try:
+            return self._answer_words(self._last)
+        except TakesLong:
+            raise
+        except Exception as error:
+            return self._failure(error)
+
+    def _failure(self, error: Exception) -> bytes:
+        """Return the reply to what went wrong."""
+        if isinstance(error, CommandError):  # of the store
             return self._refusal(error)
-        except Exception:
-            log.exception("internal error on the memcached port")
-            return INTERNAL
+        log.exception("internal error on the memcached port")
+        return INTERNAL
 
     def _answer_line(self) -> bytes | None:
         first = self._buffer.first_byte()
@@ -107,8 +113,6 @@ class MemcachedStream(RequestLoop):
         name = words[0] if words else b""
         if name not in self.names and _HTTP_REQUEST.match(line):
             raise NotOurProtocol("an HTTP request on the memcached port")
-        self.session.commands += 1
-        self.session.last_command = name[:20].decode("ascii", "replace")
         if not self.session.authenticated:
             return self._authenticate(words)
         if self.session.instance.loading:  # what follows the line as data is not looked at
@@ -118,13 +122,25 @@ class MemcachedStream(RequestLoop):
         return self._answer_words(words)
 
     def expect_data(
-        self, length: int, store: Callable[[bytes], bytes], noreply: bool = False
+        self,
+        operation: Operation,
+        length: int,
+        store: Callable[[bytes], bytes],
+        noreply: bool = False,
+        replaces: Key | None = None,
     ) -> bytes | None:
-        """Have `store` called with the data block of a line; return the reply if it is there."""
+        """Have `store` called with the data block of a line; return the reply if it is there.
+
+        If the data is too large, the old value of the key that it `replaces` goes too, as in
+        memcached: better none than one that is out of date.
+        """
+        self._operation = operation
         if length > self.session.instance.config.max_value_bytes:
             reply = self.too_large()
+            self._outdated = replaces
             return self.skip_data(length, b"" if noreply else reply)
-        self._length, self._storing, self._noreply = length, store, noreply
+        self._length = length
+        self._storing, self._noreply = store, noreply
         return self._store_data()
 
     def skip_data(self, length: int, reply: bytes) -> bytes | None:
@@ -134,7 +150,13 @@ class MemcachedStream(RequestLoop):
 
     def _skip(self) -> bytes | None:
         self._to_skip -= self._buffer.skip(self._to_skip)
-        return None if self._to_skip else self._reply_after_skip
+        if self._to_skip:
+            return None
+        # Not as soon as the line has come: the reply has to wait for the disk because of it.
+        outdated, self._outdated = self._outdated, None
+        if outdated is not None:
+            self.session.perform(self._operation, self.session.store.delete, outdated, ())
+        return self._reply_after_skip
 
     def _store_data(self) -> bytes | None:
         data = self._buffer.take(self._length + 2)
@@ -144,7 +166,8 @@ class MemcachedStream(RequestLoop):
         assert store is not None
         if data[-2:] != b"\r\n":
             return b"" if self._noreply else BAD_CHUNK
-        return store(data[:-2])
+        reply: bytes = self.session.perform(self._operation, store, data[:-2], ())
+        return reply
 
     def _authenticate(self, words: list[bytes]) -> bytes | None:
         """Take a password as memcached does: `set` with any key and `username password` as data."""
@@ -166,7 +189,7 @@ class MemcachedStream(RequestLoop):
                 return b"CLIENT_ERROR authentication failure\r\n"
             return b"STORED\r\n"
 
-        return self.expect_data(length, check)
+        return self.expect_data(_LOG_IN, length, check)
 
     def count(self, name: str) -> None:
         self.session.counts[name] += 1

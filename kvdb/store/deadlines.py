@@ -33,23 +33,21 @@ class Deadlines(Generic[K]):
         # heap gives up only its first element cheaply, so those are cleared out in bulk.
         self._order: list[int] = []
 
-    def add(self, key: K, deadline: int) -> None:
-        """Have a key that has no deadline expire at this one."""
+    def add(self, key: K, deadline: int, deadline_of: dict[K, float]) -> None:
+        """Have a key that waits nowhere expire at this deadline, which `deadline_of` knows already."""
         second = deadline // 1000
         bucket = self._seconds.get(second)
         if bucket is None:
             self._seconds[second] = {key}
             heapq.heappush(self._order, second)
-        elif type(bucket) is dict:
-            bucket.setdefault(deadline, set()).add(key)
+        elif type(bucket) is set:
+            bucket.add(key)
+            if len(bucket) > LARGE:
+                self._split(second, deadline_of)
+        elif deadline in bucket:
+            bucket[deadline].add(key)  # type: ignore[index]
         else:
-            bucket.add(key)  # type: ignore[union-attr]
-
-    def split_if_large(self, deadline: int, deadline_of: dict[K, float]) -> None:
-        """Split the second of this deadline if it holds many keys."""
-        bucket = self._seconds[deadline // 1000]
-        if type(bucket) is set and len(bucket) > LARGE:
-            self._split(deadline // 1000, deadline_of)
+            bucket[deadline] = {key}  # type: ignore[index]
 
     def remove(self, key: K, deadline: int) -> None:
         """Take out a key that has this deadline."""

@@ -1,10 +1,8 @@
-"""What the store keeps: keys, entries, what they cost, and the facts that are told of them."""
+"""What the store keeps: keys, entries, deadlines, and what they cost."""
 
 from __future__ import annotations
 
-import enum
 import sys
-from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 Key = bytes | tuple[int, bytes]
@@ -49,65 +47,12 @@ def split_key(key: Key) -> tuple[int, bytes]:
     return key if type(key) is tuple else (0, key)  # type: ignore[return-value]
 
 
-class EvictionPolicy(enum.Enum):
-    """Who has to go when the budget is used up, under Redis's names."""
-
-    ALLKEYS_LRU = "allkeys-lru"
-    VOLATILE_LRU = "volatile-lru"  # only keys with a deadline
-    NOEVICTION = "noeviction"
-
-
 class Entry(NamedTuple):
     """What the store knows of one key."""
 
     value: bytes
     expires_at: float | None = None  # Unix seconds
     client_flags: int = 0  # memcached's number per value
-
-
-class Cause(enum.Enum):
-    """Why an entry is what it is now."""
-
-    SET = "set"
-    """Its value was written, by whatever command."""
-    DEADLINE = "deadline"
-    """Its deadline was set, or taken away; the value is as before."""
-    DELETED = "deleted"
-    EXPIRED = "expired"
-    EVICTED = "evicted"
-    RENAMED = "renamed"
-    """It has come from another key, or gone to one."""
-    FLUSHED = "flushed"
-    TAKEN_BACK = "taken back"
-    """It holds again what it held before, because the disk refused what came since."""
-
-
-class Change(NamedTuple):
-    """One fact of the change feed: what a key holds now, or that it is gone, and why."""
-
-    key: Key
-    value: bytes | None  # None: gone
-    expires_at: float | None = None
-    client_flags: int = 0
-    cause: Cause = Cause.SET
-
-    @property
-    def entry(self) -> Entry | None:
-        """The entry as it is now; None if it is gone."""
-        if self.value is None:
-            return None
-        return Entry(self.value, self.expires_at, self.client_flags)
-
-
-class Flush(NamedTuple):
-    """One fact of the change feed: a database (None: every one) is empty now."""
-
-    db: int | None
-    cause: Cause = Cause.FLUSHED
-
-
-Listener = Callable[[int, Sequence[Change | Flush]], None]
-"""Takes the number of a step and its facts. Steps are numbered from 1 on, without gaps."""
 
 
 def milliseconds(moment: float) -> int:

@@ -1,8 +1,57 @@
-"""The change feed: what was done to the store, told in the order in which it was done."""
+"""The change feed: what was done to the store and why, told in the order in which it was done."""
 
 from __future__ import annotations
 
-from kvdb.store.entry import Change, Flush, Listener
+import enum
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from kvdb.store.entry import Entry, Key
+
+
+class Cause(enum.Enum):
+    """Why an entry is what it is now."""
+
+    SET = "set"
+    """Its value was written, by whatever command."""
+    DEADLINE = "deadline"
+    """Its deadline was set, or taken away; the value is as before."""
+    DELETED = "deleted"
+    EXPIRED = "expired"
+    EVICTED = "evicted"
+    RENAMED = "renamed"
+    """It has come from another key, or gone to one."""
+    FLUSHED = "flushed"
+    TAKEN_BACK = "taken back"
+    """It holds again what it held before, because the disk refused what came since."""
+
+
+class Change(NamedTuple):
+    """One fact of the change feed: what a key holds now, or that it is gone, and why."""
+
+    key: Key
+    value: bytes | None  # None: gone
+    expires_at: float | None = None
+    client_flags: int = 0
+    cause: Cause = Cause.SET
+
+    @property
+    def entry(self) -> Entry | None:
+        """The entry as it is now; None if it is gone."""
+        if self.value is None:
+            return None
+        return Entry(self.value, self.expires_at, self.client_flags)
+
+
+class Flush(NamedTuple):
+    """One fact of the change feed: a database (None: every one) is empty now."""
+
+    db: int | None
+    cause: Cause = Cause.FLUSHED
+
+
+Listener = Callable[[int, Sequence[Change | Flush]], None]
+"""Takes the number of a step and its facts. Steps are numbered from 1 on, without gaps."""
 
 
 class ChangeFeed:
@@ -13,7 +62,7 @@ class ChangeFeed:
         self.step = 0
         """Number of the last step that was told. Without a listener, nothing is numbered."""
         self.facts: list[Change | Flush] = []
-        """Of the step under way."""
+        """Of the step under way. Whoever adds one has made sure that somebody listens."""
 
     def add(self, listener: Listener) -> None:
         """Have this listener told of every step from now on."""
@@ -24,8 +73,8 @@ class ChangeFeed:
         self.listeners = tuple(each for each in self.listeners if each != listener)
 
     def publish(self) -> None:
-        """End the step: number it, and hand its facts to the listeners."""
+        """End a step that has facts: number it, and hand them to the listeners."""
         facts, self.facts = self.facts, []
-        self.step += 1
+        self.step = step = self.step + 1
         for listener in self.listeners:
-            listener(self.step, facts)
+            listener(step, facts)

@@ -8,6 +8,7 @@ for a while.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -107,6 +108,83 @@ class ScanIndex:
         assert sorted(held, key=split_key) == sorted(keys, key=split_key), "index and keys differ"
         for number, bucket in enumerate(self._buckets):
             assert all(hash_of(key) >> self._shift == number for key in bucket), "a wrong bucket"
+
+
+class ScanIndexes:
+    """The indexes of those databases that somebody scans, and how they come to be.
+
+    The store's lock guards them. While one is built, without that lock, what comes and goes is
+    noted, and the index catches up before it is used.
+    """
+
+    def __init__(self) -> None:
+        self.building = threading.Lock()
+        """Held while an index is built; the store's lock is taken under it for moments."""
+        self.followed = False
+        """Whether note() has to be told what comes and goes: a write tests this and no more."""
+        self._indexes: dict[int, ScanIndex] = {}  # by database
+        self._logs: dict[int, list[tuple[bool, Key]]] = {}  # what came and went during a build
+
+    def get(self, db: int) -> ScanIndex | None:
+        """Return the index of a database, if there is one now."""
+        return self._indexes.get(db)
+
+    def begin(self, db: int, expected: int) -> ScanIndex:
+        """Return an index to build() from all keys that are there now."""
+        self._logs[db] = []
+        self.followed = True
+        return ScanIndex(expected)
+
+    def end(self, db: int, index: ScanIndex) -> None:
+        """Take an index into use that was built from those keys."""
+        log = self._logs.pop(db, None)
+        if log is not None:  # else all keys were flushed meanwhile
+            index.catch_up(log)
+            self._indexes[db] = index
+        self._see_who_follows()
+
+    def note(self, came: bool, key: Key) -> None:
+        """Have the index of a key's database follow its coming or going."""
+        db = split_key(key)[0]
+        if (index := self._indexes.get(db)) is not None:
+            if not came:
+                index.discard(key)
+                return
+            index.add(key)
+            if index.is_outgrown:  # the next scan builds another one; cursors stay good
+                del self._indexes[db]
+                self._see_who_follows()
+        elif (log := self._logs.get(db)) is not None:
+            log.append((came, key))
+
+    def drop_idle(self, passes: int) -> None:
+        """Drop the indexes that were not used between so many calls of this."""
+        for db, index in list(self._indexes.items()):
+            index.idle_passes += 1
+            if index.idle_passes > passes:
+                del self._indexes[db]
+        self._see_who_follows()
+
+    def clear(self) -> None:
+        """Forget everything: all keys are gone."""
+        self._indexes.clear()
+        self._logs.clear()
+        self._see_who_follows()
+
+    def _see_who_follows(self) -> None:
+        self.followed = bool(self._indexes or self._logs)
+
+    @property
+    def bytes(self) -> int:
+        """What all of it takes, beside the budget. Any thread may ask."""
+        logs = sum(len(log) for log in list(self._logs.values()))
+        return sum(index.bytes for index in list(self._indexes.values())) + 80 * logs
+
+    def check(self, keys_of: Callable[[int], set[Key]]) -> None:
+        """Raise AssertionError unless each index holds exactly the keys of its database."""
+        assert self.followed == bool(self._indexes or self._logs), "nobody follows, or in vain"
+        for db, index in self._indexes.items():
+            index.check(keys_of(db))
 
 
 def _place(place_and_key: tuple[int, Key]) -> int:

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from tests.bench import clients, latency, memory, snapshots, throughput
+from tests.bench import clients, cpu, latency, memory, snapshots, throughput
 from tests.bench.report import FULL, QUICK, Scale, Table, describe_machine, tell_what_is_missing
 from tests.bench.servers import allow_open_files
 
 GROUPS: dict[str, Callable[[Scale, Table], None]] = {
+    "cpu per request": cpu.cpu_per_request,
     "one at a time": throughput.one_at_a_time,
     "pipelined": throughput.pipelined,
     "many keys": throughput.many_keys,

@@ -54,6 +54,28 @@ def roomy_kvdb(data: Path | None = None) -> Running:
     return kvdb(*where, "--max-mb", "1024")
 
 
+def memcached_kvdb() -> Running:
+    """Run kvdb for memcached clients: the server's port is theirs."""
+    port = free_port()
+    command = [sys.executable, "-m", "kvdb", "--port", "0", "--memcached-port", str(port)]
+    return _run("kvdb", [*command, "--in-memory"], port, b"version\r\n")
+
+
+def listened_kvdb() -> Running:
+    """Run kvdb with somebody who is told of every change, and does nothing about it."""
+    return _run_python("kvdb", "serve_with_listener")
+
+
+def serve_with_listener(port: int) -> None:
+    from kvdb.config import Config
+    from kvdb.service import Service
+
+    service = Service(Config(data=None, port=port, max_bytes=1024 * 1024 * 1024))
+    service.store.add_listener(lambda step, facts: None)
+    service.start()
+    service.stop_requests.get()
+
+
 def redis(*flags: str) -> Running:
     """Run redis-server, without persistence unless it is asked to save."""
     port = free_port()

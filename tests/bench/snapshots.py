@@ -34,7 +34,7 @@ def starts(scale: Scale, table: Table) -> None:
 
 def load_seconds(path: Path) -> float:
     """Read a snapshot into a store in this process."""
-    from kvdb.persistence.snapshot import load_snapshot
+    from kvdb.persistence.snapshot_loading import load_snapshot
     from kvdb.store import Store
 
     store = Store(max_bytes=0)

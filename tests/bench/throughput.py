@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from kvdb.resp import encode_request
+from kvdb.resp.replies import encode_request
 from tests.bench import servers
 from tests.bench.apart import apart
 from tests.bench.report import Scale, Table, medians

@@ -1,4 +1,4 @@
-"""curl and a browser on the HTTP door: what they can do, and what another site's page cannot."""
+"""curl and a browser on the HTTP port: what they can do, and what another site's page cannot."""
 
 from __future__ import annotations
 

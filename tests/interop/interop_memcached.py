@@ -1,4 +1,4 @@
-"""The memcached door against memcached itself: the same bytes to both, the same replies.
+"""The memcached port against memcached itself: the same bytes to both, the same replies.
 
 memcached's own test of a server (memccapable) and its clients are in here too. What may differ
 is in KNOWN_DIFFERENCES, each with its reason. KVDB_INTEROP_SEED repeats the random part with the

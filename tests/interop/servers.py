@@ -92,7 +92,7 @@ def _ask_which_it_is(address: Address, password: str | None) -> RedisAddress:
 
 @contextlib.contextmanager
 def running_kvdb_for_memcached(*flags: str, password: str | None = None) -> Iterator[Address]:
-    """Run kvdb in memory with its memcached door open; the address is that door's."""
+    """Run kvdb in memory with its memcached port open; the address is that port's."""
     port = free_port()
     flags = ("--in-memory", "--memcached-port", str(port), *flags)
     with running_kvdb(*flags, password=password) as main:

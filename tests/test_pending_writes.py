@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from unittest import mock
 
-from kvdb import writes
+from kvdb.commands import pending_writes
+from kvdb.commands.pending_writes import (
+    IDLE_LIMIT,
+    MAX_READ,
+    Conflict,
+    PendingWrites,
+    TransactionEnded,
+)
 from kvdb.errors import CommandError, EntryTooLarge
 from kvdb.store.entry import Key, entry_cost
-from kvdb.writes import IDLE_LIMIT, MAX_READ, Conflict, PendingWrites, TransactionEnded
 from tests.store_case import COST, Feed, StoreCase
 from tests.support import ManualClock
 
@@ -321,7 +327,7 @@ class ConflictTest(WritesCase):
         self.assert_conflict(other)
 
     def test_so_many_keys_may_be_read_and_not_one_more(self) -> None:
-        with mock.patch.object(writes, "MAX_READ", 10):
+        with mock.patch.object(pending_writes, "MAX_READ", 10):
             for number in range(10):
                 self.writes.get(b"%d" % number)
             self.writes.get(b"0")

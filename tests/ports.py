@@ -10,7 +10,8 @@ import json
 import urllib.parse
 from typing import Any
 
-from kvdb.commands.session import Instance, Session
+from kvdb.commands.instance import Instance
+from kvdb.commands.session import Session
 from kvdb.http.api import Api, Request
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.haus import Haus
@@ -18,7 +19,7 @@ from kvdb.protocols.main_port import MainPort
 from kvdb.protocols.memcached import Memcached
 
 
-class Door:
+class Port:
     """A client's conversation in one dialect. The flags tell what the dialect can express."""
 
     dialect: type[RequestLoop]
@@ -71,7 +72,7 @@ def expect(reply: bytes, expected: bytes) -> None:
         raise Refused(reply.decode())
 
 
-class Resp(Door):
+class Resp(Port):
     dialect = MainPort
     any_key = True
 
@@ -112,7 +113,7 @@ class Inline(Resp):
         return self.send(" ".join(quoted).encode() + b"\r\n")
 
 
-class JsonLines(Door):
+class JsonLines(Port):
     dialect = MainPort
 
     def ask(self, command: str, **arguments: object) -> Any:
@@ -142,7 +143,7 @@ class JsonLines(Door):
         return int(self.ask("INCR", key=key.decode()))
 
 
-class MemcachedText(Door):
+class MemcachedText(Port):
     dialect = Memcached
 
     def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
@@ -167,7 +168,7 @@ class MemcachedText(Door):
         return int(self.send(b"incr %b 1\r\n" % key))
 
 
-class HausLines(Door):
+class HausLines(Port):
     dialect = Haus
     any_value = has_ttl = counts = False
 
@@ -195,7 +196,7 @@ class HausLines(Door):
         assert self.ask(b"DEL %b" % key)["status"] == "Ok"
 
 
-class HttpKeys(Door):
+class HttpKeys(Port):
     """/keys/{key}, without the server around it."""
 
     any_key = True
@@ -245,6 +246,6 @@ class HttpQuery(HttpKeys):
         return None if response.status == 404 else response.body
 
 
-ALL_DOORS: tuple[type[Door], ...] = (
+ALL_PORTS: tuple[type[Port], ...] = (
     Resp, Inline, JsonLines, MemcachedText, HausLines, HttpKeys, HttpQuery,
 )  # fmt: skip

@@ -1,0 +1,216 @@
+"""What all sessions of one server share."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvdb.accounts import Accounts
+from kvdb.config import Config
+from kvdb.guesses import Guesses
+from kvdb.logs import SparseLog
+from kvdb.memory import CONNECTION_BYTES, Governor
+from kvdb.persistence import Persistence
+from kvdb.prefixes import Prefixes
+from kvdb.reaper import PlannedFlush
+from kvdb.store import Store
+
+if TYPE_CHECKING:
+    from kvdb.commands.session import Session
+    from kvdb.server.tls import Certificates
+
+log = logging.getLogger(__name__)
+
+
+class Instance:
+    """What the sessions of one server share: store, configuration, the list of sessions.
+
+    `_lock` guards the registry of sessions and the counters beside it. It is never held
+    together with the store's lock.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        persistence: Persistence | None = None,
+        request_stop: Callable[[bool], object] = lambda save: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`request_stop(save)` is called by SHUTDOWN; it returns at once.
+
+        `monotonic` returns seconds since some moment: ages and idle times are measured with it.
+        """
+        self.monotonic = monotonic
+        self.store = store
+        self.config = config
+        self.persistence = persistence
+        self.loading = False  # the data file is being read: commands on keys are refused
+        self.sparse_log = SparseLog(monotonic)  # for what strangers do
+        self._guesses = Guesses(monotonic)
+        self.prefixes = Prefixes()  # memcached's `stats detail`
+        self.planned_flush = PlannedFlush(store)  # memcached's flush_all with a delay
+        self.accesses_noted_since: float | None = None  # Unix seconds: see memcached_marks
+        self.governor: Governor | None = None  # in a whole server
+        self.certificates: Certificates | None = None  # with them, every port speaks TLS
+        self.accounts = Accounts(lambda: self.config.max_client_bytes, monotonic)
+        self.background: list[threading.Thread] = []  # that have to live as long as the server
+        self.most_clients: int | None = None  # that the system has descriptors for; None: unknown
+        self.request_stop = request_stop
+        self.started_at, self.started_time = (
+            monotonic(),
+            store.clock(),
+        )  # the latter in Unix seconds
+        self.run_id = secrets.token_hex(20)  # 40 characters that name this run of the server
+        self._lock = threading.Lock()
+        self._sessions: dict[int, Session] = {}
+        self._connections = 0  # that have entered and not left; a moment later each has a session
+        self._next_id = itertools.count(1)
+        self._ended: Counter[str] = Counter()  # counts of the sessions that have ended
+        self._before_reset: Counter[str] = Counter()  # what CONFIG RESETSTAT leaves out
+        self._operations_sample = (monotonic(), 0)
+        self.operations_per_second = 0.0
+        self.connections_received = 0
+        self.connections_rejected = 0
+
+    # --- sessions ------------------------------------------------------------------------
+
+    def enter(self) -> bool:
+        """Count a connection that was accepted, unless there are too many; tell which."""
+        with self._lock:
+            if self._connections >= self.config.max_clients:
+                self.connections_rejected += 1
+                return False
+            self.connections_received += 1  # as in Redis, without those that were turned away
+            self._connections += 1
+            return True
+
+    def leave(self) -> None:
+        """Count the end of a connection that had entered."""
+        with self._lock:
+            self._connections -= 1
+
+    def admit(self, session: Session) -> None:
+        """Add a session to the registry."""
+        with self._lock:
+            session.id = next(self._next_id)
+            self._sessions[session.id] = session
+
+    def dismiss(self, session: Session) -> None:
+        """Take an ended session out of the registry; what it held is released."""
+        session.end_everything()
+        self.accounts.report(session, 0)
+        # They lead to the connection, which leads to the session.
+        session.close, session.push = _nothing, _nowhere
+        with self._lock:
+            if self._sessions.pop(session.id, None):
+                self._ended.update(session.totals())
+
+    def sessions(self) -> list[Session]:
+        """Return the sessions that are open now, oldest first."""
+        with self._lock:
+            return list(self._sessions.values())
+
+    def end_idle_sessions(self) -> None:
+        """End the sessions that have been silent for longer than the idle timeout."""
+        timeout = self.config.idle_timeout
+        if timeout:
+            silent_since = self.monotonic() - timeout
+            for session in self.sessions():
+                if session.last_active < silent_since:
+                    log.info(
+                        "client %s: silent for more than %g s, ended", session.address, timeout
+                    )
+                    session.close()
+
+    # --- statistics ----------------------------------------------------------------------
+
+    def counts(self) -> Counter[str]:
+        """Return what all sessions have counted, since the last CONFIG RESETSTAT."""
+        with self._lock:
+            total = self._ended.copy()
+            for session in self._sessions.values():
+                total.update(session.totals())
+            total.subtract(self._before_reset)
+            return total
+
+    def reset_statistics(self) -> None:
+        """Start counting anew (CONFIG RESETSTAT)."""
+        self.store.reset_statistics()
+        self.prefixes.reset()
+        self.accounts.ended = 0
+        if self.persistence:
+            self.persistence.saves = 0
+        counts = self.counts()
+        with self._lock:
+            self._before_reset.update(counts)
+            self._operations_sample = (self.monotonic(), 0)
+            self.operations_per_second = 0.0
+            self.connections_received = self.connections_rejected = 0
+
+    def housekeeping(self) -> None:
+        """One pass of what has to be looked after about every second."""
+        self.end_idle_sessions()
+        self.accounts.relieve()
+        self.store.drop_idle_indexes()
+        for session in self.sessions():
+            if writes := session.writes:
+                writes.end_if_idle()
+        now, operations = self.monotonic(), self.counts()["commands"]
+        with self._lock:
+            then, before = self._operations_sample
+            self._operations_sample = (now, operations)
+            self.operations_per_second = max(0.0, (operations - before) / max(now - then, 0.001))
+
+    @property
+    def threads(self) -> int:
+        """How many threads the process has: one for each connection, and those behind them."""
+        return threading.active_count()
+
+    def dead_threads(self) -> list[str]:
+        """Return the names of background threads that have ended though the server goes on."""
+        return [thread.name for thread in self.background if not thread.is_alive()]
+
+    def not_entries_bytes(self) -> int:
+        """What is in memory beside entries, as far as there is an account of it."""
+        saving = self.persistence.held_bytes if self.persistence else 0
+        with self._lock:
+            connections = len(self._sessions)
+        return self.accounts.held + self.store.index_bytes + saving + CONNECTION_BYTES * connections
+
+    # --- access --------------------------------------------------------------------------
+
+    def log_in(self, session: Session, password: bytes) -> bool:
+        """Tell whether this is the password, in a time that does not depend on the answer.
+
+        Where no password is set, any will do. Who guesses has to wait for each answer.
+        """
+        if self.config.password is None:
+            session.authenticated = True
+            return True
+        expected = self.config.password.encode()
+        if hmac.compare_digest(
+            hashlib.sha256(password).digest(), hashlib.sha256(expected).digest()
+        ):
+            session.authenticated = True
+            return True
+        host = session.address.rsplit(":", 1)[0]
+        session.penalty = self._guesses.wrong(host)
+        self.sparse_log.warn(log, f"password {host}", f"client {session.address}: wrong password")
+        return False
+
+
+def _nothing() -> None:
+    """What close() does once a connection has ended."""
+
+
+def _nowhere(data: bytes) -> None:
+    """What push() does once a connection has ended."""

@@ -1,0 +1,328 @@
+"""One client's connection: what comes in, what goes out, and what it waits for in between."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kvdb.accounts import SMALL
+from kvdb.protocols import Dialect
+from kvdb.server.loop import READ, WRITE, EventLoop
+from kvdb.server.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    import threading
+
+    from kvdb.commands.instance import Instance
+    from kvdb.commands.session import Session
+    from kvdb.server.transport import Transport
+
+log = logging.getLogger(__name__)
+
+_RECEIVE_BYTES: Final = 64 * 1024
+_MUCH: Final = 16 * 1024  # bytes received at once that the memory has to be looked after for
+
+
+class Connection:
+    """Moves bytes between a socket and a dialect. All but `push()` and `end()` belong to the
+    event loop's thread; a request that takes long is answered on a thread of its own, and until
+    that has come back nothing else is asked of the dialect.
+
+    While something waits for the client to read, nothing more is read of that client.
+    """
+
+    __slots__ = (
+        "__weakref__", "_busy", "_dialect", "_dropped", "_ended", "_events", "_held_back",
+        "_instance", "_loop", "_on_end", "_out", "_recv", "_socket", "_transport",
+        "_waits_until", "session",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        transport: Transport,
+        loop: EventLoop,
+        session: Session,
+        dialect: Dialect,
+        lock: threading.Lock,
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        """`on_end` is called once, when all is over."""
+        self.session = session
+        session.at_leisure = False  # the loop has others to serve
+        self._instance: Instance = session.instance
+        self._socket, self._transport, self._loop = connection, transport, loop
+        self._recv = transport.recv
+        self._out = Outgoing(transport, session, lock)
+        self._dialect = dialect
+        self._on_end = on_end
+        self._events = 0  # that the loop waits for
+        self._held_back: tuple[float, bytes] | None = None  # replies, and when they are due
+        self._waits_until = 0.0  # it has written more than the disk takes: see _must_wait()
+        self._busy = False  # a thread is at work for it
+        self._ended = False  # nothing more comes in
+        self._dropped = False
+
+    # --- called by any thread ------------------------------------------------------------
+
+    def push(self, data: bytes) -> None:
+        """Send this to the client when it is its turn: a message that nobody has asked for."""
+        if self._out.push(data):
+            self._loop.call(self._take_pushed)
+
+    def end(self) -> None:
+        """End the connection at once."""
+        self._loop.call(self.drop)
+
+    def finish(self) -> None:
+        """End the connection once what has come in is answered, and the answers are sent."""
+        self._loop.call(lambda: self._take_step(self._stop_reading))
+
+    # --- called by the loop --------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Be served from now on."""
+        self._take_step(lambda: self._want(READ))
+
+    def is_ready(self, events: int) -> None:
+        """See `Served.is_ready`."""
+        if self._dropped:
+            return
+        if events & WRITE:
+            self._out.flush()
+            self._go_on()
+        if events & READ and self._events & READ:
+            try:
+                data = self._recv(_RECEIVE_BYTES)
+            except (BlockingIOError, InterruptedError):
+                if self._out.has_unsent:  # of a handshake
+                    self._go_on()
+                return
+            if not data:
+                self._ended = True
+                return self._go_on()
+            session = self.session
+            session.last_active = self._loop.now
+            session.received += len(data)
+            if len(data) > _MUCH and self._instance.governor:
+                self._instance.governor.keep_pace(len(data))
+            self._answer(data)
+
+    def look(self) -> None:
+        """See `Served.look`."""
+        if self._dropped:
+            return
+        dialect = self._dialect
+        undecided = dialect.undecided
+        if self._busy:
+            return
+        if undecided is not None:
+            if undecided.is_decided and (replies := undecided.settle()) is not None:
+                self._deliver(replies)
+        elif dialect.more and not dialect.takes_long and not self._must_send():
+            self._answer(b"")  # the others had their turn
+        self._go_on()
+
+    def drop(self) -> None:
+        """See `Served.drop`."""
+        if self._dropped:
+            return
+        self._dropped = True
+        self._want(0)
+        if self._busy:  # the thread still uses the dialect
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._transport.close()
+        self._dialect.end()
+        self._held_back = None
+        self._out.clear()
+        self._instance.dismiss(self.session)
+        self._on_end(self)
+
+    # --- what comes in -------------------------------------------------------------------
+
+    def _answer(self, data: bytes) -> None:
+        """Hand what has arrived to the dialect, and send what is due."""
+        dialect, session = self._dialect, self.session
+        step = session.store.step if self._loop.is_congested else None
+        replies = dialect.receive(data)
+        if session.penalty:
+            self._deliver(replies)
+        elif replies:
+            self._out.transmit(replies)
+        if (
+            self._out.size
+            or self._transport.has_unsent
+            or not dialect.idle
+            or session.held
+            or dialect.undecided is not None
+            or self._held_back
+            or len(replies) > SMALL
+            or session.queues
+            or step is not None
+        ):
+            self._report(len(replies))
+            if step is not None and session.store.step != step and self._instance.persistence:
+                self._instance.persistence.hurry()
+                self._waits_until = self._loop.now + self._instance.persistence.longest_wait
+            self._go_on()
+
+    def _deliver(self, replies: bytes) -> None:
+        """Send replies; later, if they are to be held back."""
+        if self.session.penalty and self._dialect.undecided is None:
+            self._held_back = self._loop.now + self.session.take_penalty(), replies
+        elif replies:
+            self._out.transmit(replies)
+
+    def _report(self, answered: int) -> None:
+        """Tell the account what is held now that so many bytes were answered."""
+        session = self.session
+        held = self._dialect.held_bytes + session.queued_bytes
+        if held > SMALL or answered > SMALL or session.held:
+            self._instance.accounts.report(session, held + self._out.size)
+
+    def _must_send(self) -> bool:
+        """Tell whether something has to be sent before anything more is answered."""
+        return self._out.has_unsent or self._held_back is not None
+
+    def _go_on(self) -> None:
+        """Find out what comes next: wait, send, answer, end or receive."""
+        dialect = self._dialect
+        if self._dropped:
+            return
+        if not (self._busy or dialect.more):
+            self._out.send_later()
+        events = WRITE if self._out.has_unsent else 0
+        if self._busy:
+            pass
+        elif dialect.undecided is not None:
+            self._loop.watch(self)
+        elif self._held_back:
+            due, replies = self._held_back
+            if self._loop.now < due and not self._ended:
+                self._loop.watch(self)
+            else:
+                self._held_back = None
+                self._out.transmit(replies)
+                return self._go_on()
+        elif events:
+            pass  # nothing more before the client has read that
+        elif dialect.more:
+            if dialect.takes_long:
+                self._start_work()
+            else:
+                self._loop.watch(self, at_once=True)  # the others come in between
+        elif dialect.closing or self._ended:
+            return self.drop()
+        elif self._must_wait():
+            self._loop.watch(self)
+        else:
+            events = READ
+        self._want(events)
+
+    def _must_wait(self) -> bool:
+        """Tell whether nothing more is to be received now: too much waits already elsewhere."""
+        session = self.session
+        if self._waits_until:
+            if self._loop.is_congested and self._loop.now < self._waits_until:
+                return True
+            self._waits_until = 0.0
+        if session.held:
+            held = self._dialect.held_bytes + session.queued_bytes + self._out.size
+            self._instance.accounts.report(session, held)
+            return self._instance.accounts.must_wait(session)
+        return False
+
+    def _want(self, events: int) -> None:
+        if events == self._events:
+            return
+        if not self._events:
+            self._loop.register(self._socket, events, self)
+        elif not events:
+            self._loop.unregister(self._socket)
+        else:
+            self._loop.modify(self._socket, events, self)
+        self._events = events
+
+    def _stop_reading(self) -> None:
+        if self._events & READ:
+            self.is_ready(READ)  # what has arrived already
+        self._ended = True
+        self._go_on()
+
+    def _take_step(self, step: Callable[[], None]) -> None:
+        """Do something that the loop was asked to call; a failure ends the connection."""
+        if self._dropped:
+            return
+        try:
+            step()
+        except OSError:  # the client is gone
+            self.drop()
+        except Exception:
+            log.exception("client %s: internal error, connection ended", self.session.address)
+            self.drop()
+
+    # --- what takes long -----------------------------------------------------------------
+
+    def _start_work(self) -> None:
+        self._busy = True
+        try:
+            _thread.start_new_thread(self._work, ())
+        except (RuntimeError, MemoryError):  # then everybody has to wait for it
+            self._work()
+
+    def _work(self) -> None:
+        """Answer the request that takes long; on a thread of its own."""
+        self.session.at_leisure = True
+        replies = None
+        try:
+            replies = self._dialect.receive(b"")
+        except Exception:
+            log.exception("client %s: internal error, connection ended", self.session.address)
+        self.session.at_leisure = False
+        self._loop.call(lambda: self._end_work(replies))
+
+    def _end_work(self, replies: bytes | None) -> None:
+        """Have the loop take over again; None: there was an error."""
+        self._busy = False
+        if self._dropped:
+            self._close()
+        elif replies is None:
+            self.drop()
+        else:
+            self._take_step(lambda: self._take_replies(replies))
+
+    def _take_replies(self, replies: bytes) -> None:
+        self._deliver(replies)
+        self._report(len(replies))
+        self._go_on()
+
+    # --- what others push ----------------------------------------------------------------
+
+    def _take_pushed(self) -> None:
+        """Send it in between two replies, unless too much waits already."""
+        if self._dropped:
+            self._out.clear()
+        self._take_step(self._send_pushed)
+
+    def _send_pushed(self) -> None:
+        out = self._out
+        out.take_pushed(wait=self._busy or self._dialect.more)  # a reply may be half sent
+        if out.is_too_much(self._loop.now):
+            log.warning(
+                "client %s: ended, because it does not read: %d bytes wait for it",
+                self.session.address, out.size,
+            )  # fmt: skip
+            self.drop()
+        elif out.has_unsent:
+            if not self._busy:
+                self._report(out.size)
+            self._go_on()

@@ -1,0 +1,148 @@
+"""The budget: how many bytes entries may take, and who has to go when they would take more."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final
+
+from kvdb.errors import EntryTooLarge, OutOfMemory
+from kvdb.store.entry import NOTE_COST, Key, milliseconds
+from kvdb.store.feed import Cause
+from kvdb.store.keyspace import Keyspace
+from kvdb.store.versions import Versions
+
+_EVICTED: Final = Cause.EVICTED  # an attribute of an Enum takes 50 ns in Python 3.11
+
+_MOST_RECLAIMED: Final = 1_000  # keys that have expired, taken out for one write
+
+
+class EvictionPolicy(enum.Enum):
+    """Who has to go when the budget is used up, under Redis's names."""
+
+    ALLKEYS_LRU = "allkeys-lru"
+    VOLATILE_LRU = "volatile-lru"  # only keys with a deadline
+    NOEVICTION = "noeviction"
+
+
+class Budget:
+    """The byte limit, and the choice of those that have to go.
+
+    It is told the moment, and removes nothing itself: `remove(key, cause)` does that, and
+    records it. Not thread-safe: the store's lock guards it.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        space: Keyspace,
+        versions: Versions,
+        remove: Callable[[Key, Cause], None],
+    ) -> None:
+        """`max_bytes` 0 means no limit."""
+        self._space, self._versions, self._remove = space, versions, remove
+        self.policy = EvictionPolicy.ALLKEYS_LRU
+        self.max_bytes = max_bytes or sys.maxsize
+        self.allowance = sys.maxsize
+        """What the fragmentation of memory leaves to the entries."""
+        self.limit = self.max_bytes
+        """What writes have to keep to: the lower of the two, or more while shrink() is under way."""
+        self.reclaimed_keys = 0
+        """How many had expired and went because a write needed their memory."""
+
+    def used(self) -> int:
+        """Return what all entries cost, with their deadlines, flags and notes."""
+        return self._space.used + NOTE_COST * len(self._versions.notes)
+
+    def cost(self, key: Key) -> int:
+        """Return what would be free if the key were gone."""
+        return self._space.cost(key) + NOTE_COST * (key in self._versions.notes)
+
+    def refuse_too_large(self, cost: int) -> None:
+        """Raise EntryTooLarge if so many bytes would not fit into an empty store."""
+        if cost > self.max_bytes:
+            raise EntryTooLarge(cost, self.max_bytes)
+
+    def make_room(self, costs: Mapping[Key, int], now: float) -> None:
+        """Evict until each of these keys can have an entry of this cost (0: it is deleted).
+
+        Raises EntryTooLarge before anything is evicted, and OutOfMemory if what may be evicted
+        is not enough.
+        """
+        total = sum(costs.values())
+        self.refuse_too_large(total)
+        if self.used() + total <= self.limit:
+            return
+        # What has expired goes before what has not.
+        if self._space.expires_at:
+            for key in self._space.find_due(milliseconds(now), _MOST_RECLAIMED):
+                self.reclaimed_keys += 1
+                self._remove(key, Cause.EXPIRED)
+        needed = total - sum(map(self.cost, costs))
+        if needed <= 0 or self.evict(needed, costs):
+            return
+        # What fits into the budget is stored beyond an allowance, if anything may be evicted.
+        if total <= self.limit or self.policy is not EvictionPolicy.ALLKEYS_LRU:
+            raise OutOfMemory
+
+    def evict(self, needed: int, keep: Collection[Key], most: int = sys.maxsize) -> bool:
+        """Evict up to `most` keys, `keep` excepted, until `needed` more bytes fit.
+
+        Returns False if they still do not fit.
+        """
+        allowed = self.limit - needed
+        if self.used() <= allowed:
+            return True
+        if self.policy is EvictionPolicy.ALLKEYS_LRU:
+            # Nearly always the oldest may go, and then no list has to be made first.
+            oldest = self._space.table.oldest
+            while most > 0:
+                key = oldest()
+                if key is None or key in keep:
+                    break
+                self._remove(key, _EVICTED)
+                most -= 1
+                if self.used() <= allowed:
+                    return True
+        excess = self.used() - allowed
+        victims: list[Key] = []
+        for key in self._candidates():
+            if excess <= 0 or len(victims) == most:
+                break
+            if key not in keep:
+                victims.append(key)
+                excess -= self.cost(key)
+        for key in victims:
+            self._remove(key, _EVICTED)
+        return excess <= 0
+
+    def _candidates(self) -> Iterable[Key]:
+        """Return the keys that may have to go, in the order in which they would."""
+        match self.policy:
+            case EvictionPolicy.NOEVICTION:
+                return ()
+            case EvictionPolicy.VOLATILE_LRU:
+                return self._space.expires_at
+            case EvictionPolicy.ALLKEYS_LRU:
+                return self._space.table
+
+    def shrink(self, most: int) -> bool:
+        """Evict up to `most` keys that budget and allowance leave no room for.
+
+        Returns whether that is done, as far as it can be. Until then what is in use counts as
+        the limit, so that no single write has to evict all the rest at once.
+        """
+        before, self.limit = self.used(), min(self.max_bytes, self.allowance)
+        done = self.evict(0, (), most) or self.used() == before
+        if not done:
+            self.limit = self.used()
+        return done
+
+    def check(self) -> None:
+        """Raise AssertionError if entries take more than they may."""
+        # An allowance gives way to what fits into the budget, and notes to the next write.
+        over = self._space.used - max(self.limit, self.max_bytes)
+        # A lone entry may exceed the budget by a deadline that it got later.
+        strict = self.policy is EvictionPolicy.ALLKEYS_LRU and len(self._space) > 1
+        assert over <= 0 or not strict, over
