@@ -566,6 +566,7 @@ class OtherSitesTest(HttpServerTest):
                 with self.subTest(headers):
                     self.assertEqual(self.ask("/set?a=b", headers=headers).status, 200)
             self.assertEqual(self.ask("/", headers={"Host": "www.kvdb.example"}).status, 403)
+            self.assertGreaterEqual(self.service.instance.counts()["error HTTP403"], 1)
 
     def test_a_browser_that_does_not_name_the_site_cannot_write_by_get(self) -> None:
         """To an address beyond loopback, over http, it names neither site nor origin."""

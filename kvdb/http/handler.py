@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final
 
 import kvdb
-from kvdb.commands.session import Session
+from kvdb.commands.session import ERROR_COUNT, Session
 from kvdb.commands.table import Named
 from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import Api, Request, Response
@@ -119,6 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             # A body that was not read would be taken for the next request.
             unread = body.is_announced and not body.was_read
             self.close_connection = self.close_connection or refused.close or unread
+            self.session.counts[f"{ERROR_COUNT}HTTP{refused.status}"] += 1
             response = Response(refused.status, f"{refused}\n".encode())
         self._send(response)
 
