@@ -342,7 +342,7 @@ class Browser(_WithBrowser):
         self.browse(f"--screenshot={picture}", f"http://{self.base}/")
         self.assertTrue(picture.read_bytes().startswith(b"\x89PNG\r\n"))
         # The page asked for its stylesheet and was given it: one request more than the page.
-        self.assertGreaterEqual(self.commands(), 3)
+        self.assertGreaterEqual(self.requests(), 3)
 
     def test_another_sites_page_can_neither_read_nor_write(self) -> None:
         for host in ("localhost", "127.0.0.1"):
