@@ -226,7 +226,18 @@ class RequestLoop:
             elif buffer.head or self._postponed:
                 if undecided:
                     undos = undecided.begin_reply()
-                reply = self._next_reply()
+                try:
+                    if self._postponed:
+                        self._postponed = False
+                        reply = self._answer_last()
+                    else:
+                        reply = self._answer_next()
+                except TakesLong:
+                    self._postponed = self.more = self.takes_long = True
+                    break
+                except NotOurProtocol as error:
+                    self._end_without_a_word(error)
+                    break
                 if reply is None:
                     break
                 if undecided:
@@ -253,20 +264,12 @@ class RequestLoop:
         self.idle = not (buffer.head or self.more or self.closing)
         return replies
 
-    def _next_reply(self) -> bytes | None:
-        try:
-            if not self._postponed:
-                return self._answer_next()
-            self._postponed = False
-            return self._answer_last()
-        except TakesLong:
-            self._postponed = self.more = self.takes_long = True
-        except NotOurProtocol as error:  # a web page, say: it must not drive the store
-            log = logging.getLogger(type(self).__module__)
-            text = f"client {self.session.address}: {error}; closed"
-            self.session.instance.sparse_log.warn(log, f"protocol {error}", text)
-            self.closing = True
-        return None
+    def _end_without_a_word(self, error: NotOurProtocol) -> None:
+        """A web page, say, is talking to us: it must not drive the store."""
+        log = logging.getLogger(type(self).__module__)
+        text = f"client {self.session.address}: {error}; closed"
+        self.session.instance.sparse_log.warn(log, f"protocol {error}", text)
+        self.closing = True
 
     def end(self) -> None:
         """See `Dialect.end`."""

@@ -30,9 +30,16 @@ class MainPort(RequestLoop):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._resp = RequestParser(self._buffer, RequestLimits())
-        self._limits_for = (False, -1)  # what the limits were chosen for
+        # What the limits were chosen for.
+        self._authenticated, self._max_value = not session.authenticated, -1
         # Takes the line that is under way, if there is one; else the next byte decides.
         self._take_line: Callable[[], Any] | None = None
+
+    def receive(self, data: bytes) -> bytes:
+        """See `Dialect.receive`."""
+        if self._max_value != self.session.instance.config.max_value_bytes:
+            self._choose_limits()
+        return super().receive(data)
 
     def end(self) -> None:
         """See `Dialect.end`. A line under way refers to us."""
@@ -42,7 +49,7 @@ class MainPort(RequestLoop):
 
     def _answer_next(self) -> bytes | None:
         session = self.session
-        if self._limits_for != (session.authenticated, session.instance.config.max_value_bytes):
+        if session.authenticated is not self._authenticated:
             self._choose_limits()
         try:
             if self._take_line is not None:
@@ -111,7 +118,7 @@ class MainPort(RequestLoop):
         """Hold strangers to narrow limits, as Redis does, and others to the configured ones."""
         config = self.session.instance.config
         max_value = config.max_value_bytes
-        self._limits_for = self.session.authenticated, max_value
+        self._authenticated, self._max_value = self.session.authenticated, max_value
         self._resp.limits = (
             RequestLimits(max_value=max_value, max_request=config.max_request_bytes)
             if self.session.authenticated
