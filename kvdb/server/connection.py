@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES: Final = 64 * 1024
+_MORE_TURNS: Final = 3  # times that who sends so much is served before it is the others' turn
 _MUCH: Final = 16 * 1024  # bytes received at once that the memory has to be looked after for
 
 
@@ -88,7 +89,7 @@ class Connection:
         """Be served from now on."""
         self._take_step(lambda: self._want(READ))
 
-    def is_ready(self, events: int) -> None:
+    def is_ready(self, events: int, more_turns: int = _MORE_TURNS) -> None:
         """See `Served.is_ready`."""
         if self._dropped:
             return
@@ -111,15 +112,15 @@ class Connection:
             if len(data) > _MUCH and self._instance.governor:
                 self._instance.governor.keep_pace(len(data))
             self._answer(data)
+            if len(data) == _RECEIVE_BYTES and more_turns:  # there is more, in all likelihood
+                self.is_ready(READ, more_turns - 1)
 
     def look(self) -> None:
         """See `Served.look`."""
-        if self._dropped:
+        if self._dropped or self._busy:
             return
         dialect = self._dialect
         undecided = dialect.undecided
-        if self._busy:
-            return
         if undecided is not None:
             if undecided.is_decided and (replies := undecided.settle()) is not None:
                 self._deliver(replies)

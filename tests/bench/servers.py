@@ -153,7 +153,8 @@ def _answers(port: int, hello: bytes, process: subprocess.Popen[bytes]) -> bool:
             socket.create_connection(("127.0.0.1", port), _PATIENCE) as connection,
         ):
             connection.sendall(hello)
-            return bool(connection.recv(1000))
+            if not connection.recv(1000).startswith(b"-"):  # else it is still loading
+                return True
         time.sleep(0.001)
     return False
 
