@@ -8,7 +8,16 @@ from unittest import mock
 from kvdb.errors import EntryTooLarge, OutOfMemory
 from kvdb.store import Store
 from kvdb.store.budget import EvictionPolicy
-from kvdb.store.entry import CLIENT_FLAGS_COST, DEADLINE_COST, NOTE_COST, Entry, Key, entry_cost
+from kvdb.store.entry import (
+    CLIENT_FLAGS_COST,
+    DEADLINE_COST,
+    NOTE_COST,
+    Entry,
+    Key,
+    entry_cost,
+    key_in,
+)
+from kvdb.store.keyspace import Keyspace
 from tests.store_case import COST, StoreCase, contents
 
 LARGE = b"x" * 100  # more than `1` costs
@@ -173,6 +182,23 @@ class BudgetTest(StoreCase):
         with self.assertRaises(EntryTooLarge):
             self.store.set(b"kk", LARGE + b"x" * 16, expires_at=self.soon(), client_flags=7)
         self.assertEqual(self.there(), {b"k"})
+
+    def test_what_surely_fits_fits_when_it_is_counted(self) -> None:
+        generator = random.Random(3)
+        answers = set()
+        for _ in range(2_000):
+            values: dict[Key, bytes | None] = {
+                key_in(generator.choice((0, 0, 7)), b"k" * generator.randrange(1, 40)): (
+                    generator.choice((None, b"v" * generator.randrange(60)))
+                )
+                for _ in range(generator.randrange(1, 6))
+            }
+            budget = Store(generator.randrange(1, 2_500))._budget
+            costs = sum(Keyspace.cost_of(k, v) for k, v in values.items() if v is not None)
+            answers.add(budget.surely_fit(values))
+            if budget.surely_fit(values):
+                self.assertLessEqual(costs, budget.limit, values)
+        self.assertEqual(answers, {True, False})
 
     def test_write_many_that_do_not_fit_together_are_all_refused(self) -> None:
         self.limit(3)

@@ -28,6 +28,10 @@ CLIENT_FLAGS_COST: Final = 96  # a slot in a dict, an int
 NOTE_COST: Final = 96
 
 
+MOST_BESIDE: Final = 2 * _HEADER + TABLE_SHARE + TUPLE_KEY_COST
+"""What an entry without deadline and flags costs beside the bytes of its key and value, at most."""
+
+
 def entry_cost(key: Key, value: bytes) -> int:
     """Return what this entry costs of the budget, its share of the tables included."""
     if type(key) is tuple:

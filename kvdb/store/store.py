@@ -141,11 +141,12 @@ class Store(Figures, Listing, Watching, Copies):
             for key in values:
                 if key in self._space.expires_at:
                     self._expire_if_due_locked(key)  # what has expired is a fact of its own
-            costs = {
-                key: 0 if value is None else Keyspace.cost_of(key, value)
-                for key, value in values.items()
-            }
-            self._make_room_locked(costs)
+            if not self._budget.surely_fit(values):
+                costs = {
+                    key: 0 if value is None else Keyspace.cost_of(key, value)
+                    for key, value in values.items()
+                }
+                self._make_room_locked(costs)
             for key, value in values.items():
                 if value is not None:
                     self._write_locked(key, value, fits=True)
