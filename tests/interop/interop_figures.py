@@ -78,6 +78,8 @@ class Figures(unittest.TestCase):
                 expected = scene.commands, scene.hits, scene.misses, errors
                 self.assertEqual(self.ours.changes(scene), expected)
                 hits, misses = scene.redis or (scene.hits, scene.misses)
+                if "valkey_version" in self.theirs.figures() and "MULTI" in scene.requests[1:]:
+                    continue  # there it aborts the transaction: see newer_servers.py
                 self.assertEqual(self.theirs.changes(scene), (scene.commands, hits, misses, errors))
 
     def test_who_is_turned_away_is_not_received(self) -> None:
