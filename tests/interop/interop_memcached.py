@@ -352,7 +352,9 @@ class DifferentialTest(unittest.TestCase):
         for difference in KNOWN_DIFFERENCES:
             memcached, kvdb = self.pair()
             with self.subTest(difference.reason, request=difference.request):
-                self.assertEqual(memcached(difference.request), difference.memcached)
+                # Newer ones (1.6.38 was tried) answer as we do in some of these.
+                known = (difference.memcached, difference.kvdb)
+                self.assertIn(memcached(difference.request), known)
                 self.assertEqual(kvdb(difference.request), difference.kvdb)
 
 
