@@ -33,6 +33,8 @@ class Client(Protocol):
     """Bytes, as last reported. Only the account changes it."""
     address: str
     closing: bool
+    no_evict: bool
+    """Not to be ended because of what it holds, and not to wait for it (CLIENT NO-EVICT)."""
     close: Callable[[], None]
 
 
@@ -98,7 +100,7 @@ class Accounts:
                     self._changed.wait(0.1)
 
     def _must_wait_locked(self, client: Client) -> bool:
-        if not self._is_over_locked() or client.closing:
+        if not self._is_over_locked() or client.closing or client.no_evict:
             return False
         if self._worst_locked() is client and self.held <= self._limit() * _TOO_MUCH:
             return False
@@ -132,4 +134,5 @@ class Accounts:
         self._over_since = self._monotonic()  # its end takes a moment
 
     def _worst_locked(self) -> Client | None:
-        return max(self._holders.values(), key=lambda client: client.held, default=None)
+        holders = [client for client in self._holders.values() if not client.no_evict]
+        return max(holders, key=lambda client: client.held, default=None)

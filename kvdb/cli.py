@@ -72,13 +72,19 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         log.warning("%s", remark)
     for name in unknown_variables(environment):
         log.warning("the variable %s is no setting of kvdb", name)
-    if config.protected and config.password is None and not _is_loopback(config.host):
+    if config.password is None and config.acl_file is None:
+        _refuse_to_be_open(config)
+    return config
+
+
+def _refuse_to_be_open(config: Config) -> None:
+    """Raise CannotStart if strangers can reach a server that needs no password."""
+    if config.protected and not _is_loopback(config.host):
         raise CannotStart(
             f"--host {config.host} can be reached from outside and there is no password: give "
             "--password-file FILE or set KVDB_PASSWORD, or give --no-protection if everybody who "
             "gets there may use it"
         )
-    return config
 
 
 def _add_flag(parser: argparse.ArgumentParser, setting: Setting) -> None:
@@ -132,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         _listen_for_signals(service)
         try:
+            if service.instance.users.default.rules.is_open:  # as the file of users may have it
+                _refuse_to_be_open(config)
             service.start()
         except BaseException:
             service.stop(save=False)

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvdb.output_limits import REDIS_LIMITS, OutputLimits
+
 MB = 1024 * 1024
 
 _SQLITE = b"SQLite format 3\0"
@@ -41,9 +43,18 @@ class Config:
         64 * MB
     )  # what clients' buffers and queues may take together; 0: no limit
     idle_timeout: float = 0.0  # seconds; 0: never
-    password: str | None = None
+    password: str | None = None  # of the default user, at the start
+    acl_file: Path | None = None  # the users; None: those that ACL SETUSER makes
+    acl_log_max_len: int = 128  # entries of ACL LOG
     protected: bool = True
     log_level: str = "info"
+    slow_log_threshold: int = 10_000  # microseconds; -1: no slow log
+    slow_log_length: int = 128
+    latency_threshold: int = 0  # milliseconds; 0: no latency monitor
+    latency_tracking: bool = False  # times of each command
+    enable_debug_command: str = "no"  # or yes or local
+    notify_keyspace_events: str = ""  # letters, as Redis has them; see Notifications
+    output_limits: OutputLimits = REDIS_LIMITS
     tls_cert: Path | None = None  # with it, every port speaks TLS and nothing else
     tls_key: Path | None = None  # None: it is in the certificate's file
     tls_client_ca: Path | None = None  # clients need a certificate that it has signed

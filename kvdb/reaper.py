@@ -53,6 +53,8 @@ class Reaper(Periodic):
     def __init__(self, store: Store, planned_flush: PlannedFlush) -> None:
         super().__init__("reaper", self._reap, self._seconds_to_next_pass)
         self._store, self._planned_flush = store, planned_flush
+        self.may_expire: Callable[[], bool] = lambda: True
+        """Whether keys may be deleted before somebody asks for them (DEBUG, CLIENT PAUSE)."""
         store.on_earlier_deadline = planned_flush.on_new_plan = self.wake
 
     def _seconds_to_next_pass(self) -> float | None:
@@ -62,5 +64,5 @@ class Reaper(Periodic):
 
     def _reap(self) -> None:
         self._planned_flush.run_if_due()
-        while self._store.expire_due() and not self.stopping:
+        while self.may_expire() and self._store.expire_due() and not self.stopping:
             time.sleep(0)  # let waiting clients have the lock and the interpreter

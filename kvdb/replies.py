@@ -21,6 +21,18 @@ class Verbatim(str):
     """Text for a person to read (INFO, HELP); RESP3 marks it as such."""
 
 
+class Push(list[Any]):
+    """What a client has not asked for, or what confirms that it will be sent such things.
+
+    RESP3 marks it; in RESP2 it is an array like any other. The first element says what it is.
+    """
+
+
+class Pushes(list[Any]):
+    """Several of them that answer one request, each on its own. Bytes among them are `Push`es
+    that were put into the client's form already, for some other connection as well."""
+
+
 class _Marker:
     def __init__(self, name: str) -> None:
         self._name = name

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import kvdb.commands  # noqa: F401  (fills the command table)
+from kvdb.acl import BadUsersFile
 from kvdb.allocator import can_be_kept
 from kvdb.commands.instance import Instance
 from kvdb.config import MB, Config, Fsync
@@ -87,7 +88,14 @@ class Service:
                 self.persistence = self._open_data(config.data)
             self.instance = Instance(self.store, config, self.persistence, self.stop_requests.put)
             self.instance.certificates = self._open_certificates()
+            self._read_users()
             self.loop = EventLoop(congested=self._is_congested)
+            self.loop.on_long_round = self.instance.overseer.long_round
+            self.instance.overseer.on_round_limit = self._limit_rounds
+            self.instance.overseer.update()
+            self.instance.notifications.call_soon = self.loop.call
+            tracking = self.instance.tracking
+            tracking.on_messages = lambda: self.loop.call(tracking.send)
             if self._journal:
                 self._journal.on_progress = self.loop.wake
             self._open_ports()
@@ -101,7 +109,9 @@ class Service:
                 self._journal.stop()
             self._release_lock(refused=True)
             raise
-        self._threads.append(Reaper(self.store, self.instance.planned_flush))
+        reaper = Reaper(self.store, self.instance.planned_flush)
+        reaper.may_expire = lambda: self.instance.may_expire
+        self._threads.append(reaper)
         self._threads.append(Periodic.every("housekeeping", 1.0, self.instance.housekeeping))
 
     @property
@@ -128,6 +138,7 @@ class Service:
         for each in self._threads:
             each.start()
             self.instance.background.append(each.thread)
+        self.instance.notifications.use(self.config.notify_keyspace_events)
         # Only now may anybody write: what the journal did not hear of would never be written down.
         self.instance.loading = False
         for listener in self._all_listeners():
@@ -161,6 +172,9 @@ class Service:
     def saving_works(self) -> bool:
         """Whether the last attempt to put data on disk went well."""
         return self.persistence is None or self.persistence.last_error is None
+
+    def _limit_rounds(self, seconds: float | None) -> None:
+        self.loop.longest_round = seconds
 
     def _is_congested(self) -> bool:
         return self.persistence is not None and self.persistence.congested
@@ -200,6 +214,23 @@ class Service:
             files = filter(None, (config.tls_cert, config.tls_key, config.tls_client_ca))
             names = ", ".join(map(str, files))
             raise CannotStart(f"cannot use {names} for TLS: {describe(error)}") from None
+
+    def _read_users(self) -> None:
+        """Read --acl-file, if there is one."""
+        path = self.config.acl_file
+        if path is None:
+            return
+        # Resolved now: ACL SAVE must not write somewhere else.
+        self.config.acl_file = path = path.resolve()
+        try:
+            self.instance.users.load(path)
+        except BadUsersFile as bad:
+            raise CannotStart(f"the users cannot be read: {bad.reasons[0]}") from None
+        password = self.config.password
+        if password is not None and not self.instance.users.default.rules.takes(password.encode()):
+            raise CannotStart(
+                f"{path} gives the default user another password than --password-file"
+            )
 
     def _open_data(self, path: Path) -> Snapshots | Journal:
         if self.config.is_journal:

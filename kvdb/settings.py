@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvdb.config import MB, Config, Fsync
+from kvdb.event_classes import parse_event_classes, show_event_classes
+from kvdb.output_limits import OutputLimits
 
 LOG_LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -116,6 +118,23 @@ def _positive(text: str) -> int:
     return number
 
 
+def _whole(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError
+    return number
+
+
+def _or_never(text: str) -> int:
+    return -1 if text == "-1" else _whole(text)
+
+
+def _who(text: str) -> str:
+    if text.lower() not in ("no", "yes", "local"):
+        raise ValueError
+    return text.lower()
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
@@ -144,8 +163,13 @@ def _host(text: str) -> str:
     return text
 
 
+def _event_classes(text: str) -> str:
+    return show_event_classes(parse_event_classes(text))
+
+
 _A_PORT: Final = "a number from 0 to 65535"
 _SIZE: Final = "a number of megabytes"
+_MICROSECONDS: Final = "a number of microseconds, or -1"
 _SECONDS: Final = "a number of seconds"
 _FSYNCS: Final = [fsync.value for fsync in Fsync]
 
@@ -187,9 +211,18 @@ SETTINGS: Final = (
             "end connections that are silent for so long; 0: never", "0", parameter="timeout", changeable=True),
     Setting("password_file", "--password-file", "FILE", "the path of a file", _path,
             "file whose first line is the password that clients must give; the variable "
-            "KVDB_PASSWORD may hold the password itself", "none", parameter="requirepass"),
+            "KVDB_PASSWORD may hold the password itself", "none", parameter="requirepass", changeable=True),
+    Setting("acl_file", "--acl-file", "FILE", "the path of a file", _path,
+            "file of users and what they may do, one per line as in Redis's users.acl", "none", parameter="aclfile"),
     Setting("no_protection", "--no-protection", "", "1 or 0", _switch,
             "allow an address other than loopback without a password", parameter="protected-mode"),
+    Setting("notify_keyspace_events", "--notify-keyspace-events", "LETTERS",
+            "some of the letters AKEg$lshzxetdnm", _event_classes,
+            "which events of keys are published, as in Redis", "none", changeable=True),
+    Setting("output_limits", "--client-output-buffer-limit", "LIMITS",
+            "a class of clients, two sizes and seconds, such as 'pubsub 32mb 8mb 60'",
+            OutputLimits().changed, "what may wait for a client that does not read, as in Redis",
+            "pubsub 32mb 8mb 60", changeable=True),
     Setting("tls_cert", "--tls-cert", "FILE", "the path of a file", _path,
             "certificate (PEM, with its chain): every port speaks TLS then, and nothing else", "none", parameter="tls-cert-file", changeable=True),
     Setting("tls_key", "--tls-key", "FILE", "the path of a file", _path,
@@ -198,6 +231,16 @@ SETTINGS: Final = (
             "clients must show a certificate that these authorities have signed", "none", parameter="tls-ca-cert-file", changeable=True),
     Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), _log_level,
             f"one of {', '.join(LOG_LEVELS)}", parameter="loglevel", changeable=True),
+    Setting("slow_log_threshold", "--slowlog-log-slower-than", "MICROSECONDS", _MICROSECONDS, _or_never,
+            "the slow log keeps requests that take at least so long; -1: none", changeable=True),
+    Setting("slow_log_length", "--slowlog-max-len", "N", "a whole number", _whole,
+            "how many requests it keeps", changeable=True),
+    Setting("latency_threshold", "--latency-monitor-threshold", "MILLISECONDS", "a whole number", _whole,
+            "LATENCY shows what takes at least so long; 0: off", changeable=True),
+    Setting("latency_tracking", "--latency-tracking", "", "1 or 0", _switch,
+            "time each request, for INFO commandstats and latencystats", changeable=True),
+    Setting("enable_debug_command", "--enable-debug-command", "WHO", "no, yes or local", _who,
+            "who may use DEBUG, which is for tests: no, yes or local"),
 )  # fmt: skip
 
 BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvdb.store import Dump, Store
-from kvdb.store.entry import Entry, Key, entry_cost, has_come, split_key
-from kvdb.store.feed import Change, Flush
+from kvdb.store.entry import Entry, Key, entry_cost, has_come, key_in, split_key
+from kvdb.store.feed import Change, Fact, Flush, Swap
 from tests.support import ManualClock
 
 COST = entry_cost(b"a", b"1")  # of every entry that fill() makes in database 0
@@ -66,16 +66,16 @@ class Feed:
     """A listener that remembers what it was told, one list for each atomic step."""
 
     def __init__(self, store: Store | None = None) -> None:
-        self.steps: list[list[Change | Flush]] = []
+        self.steps: list[list[Fact]] = []
         self.numbers: list[int] = []
         if store is not None:
             store.add_listener(self)
 
-    def __call__(self, step: int, facts: Sequence[Change | Flush]) -> None:
+    def __call__(self, step: int, facts: Sequence[Fact]) -> None:
         self.steps.append(list(facts))
         self.numbers.append(step)
 
-    def facts(self) -> list[Change | Flush]:
+    def facts(self) -> list[Fact]:
         return [fact for step in self.steps for fact in step]
 
 
@@ -85,12 +85,18 @@ class Replica:
     def __init__(self, store: Store) -> None:
         self.entries = entries_of(store.follow(self))
 
-    def __call__(self, step: int, facts: Sequence[Change | Flush]) -> None:
+    def __call__(self, step: int, facts: Sequence[Fact]) -> None:
         for fact in facts:
             if isinstance(fact, Flush):
                 for key in list(self.entries):
                     if fact.db is None or split_key(key)[0] == fact.db:
                         del self.entries[key]
+            elif isinstance(fact, Swap):
+                place = {fact.first: fact.second, fact.second: fact.first}
+                split = [(split_key(key), entry) for key, entry in self.entries.items()]
+                self.entries = {
+                    key_in(place.get(db, db), name): entry for (db, name), entry in split
+                }
             elif fact.entry is None:
                 del self.entries[fact.key]  # KeyError: gone twice, or never told
             else:

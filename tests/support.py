@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest import mock
 
 import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.commands.instance import Instance
@@ -72,11 +73,13 @@ class Conversation:
 def running_server(**config: object) -> Iterator[Service]:
     """Run a server in this process, on a free port, in memory unless told otherwise."""
     service = Service(Config(**{"data": None, "port": 0, **config}))  # type: ignore[arg-type]
-    service.start()
-    try:
-        yield service
-    finally:
-        service.stop()
+    # Hundreds of tests would wait for the end of a look at whether to stop.
+    with mock.patch("kvdb.server.listener._STOP_POLL", 0.005):
+        service.start()
+        try:
+            yield service
+        finally:
+            service.stop()
 
 
 class Wire:

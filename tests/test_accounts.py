@@ -23,7 +23,7 @@ class Someone:
     def __init__(self, address: str) -> None:
         self.held = 0
         self.address = address
-        self.closing = False
+        self.closing = self.no_evict = False
         self.closed = threading.Event()
 
     def close(self) -> None:
@@ -221,6 +221,24 @@ class EndTest(AccountsCase):
         self.assertIn(str(600 * KB), logged.output[0])
         self.assertIn(str(LIMIT), logged.output[0])
         self.assertIn("--max-client-mb", logged.output[0])
+
+    def test_whoever_has_said_no_evict_is_spared_and_does_not_wait(self) -> None:
+        self.a.no_evict = True
+        self.accounts.report(self.a, 600 * KB)
+        self.accounts.report(self.b, 500 * KB)
+        self.assertFalse(self.accounts.must_wait(self.a))
+        self.clock.now += PATIENCE + 0.1
+        with self.assertLogs("kvdb.accounts", logging.WARNING):
+            self.accounts.relieve()
+        self.assertEqual([self.a.closed.is_set(), self.b.closed.is_set()], [False, True])
+
+    def test_if_all_have_said_so_nobody_is_ended(self) -> None:
+        self.a.no_evict = True
+        self.accounts.report(self.a, 2 * LIMIT)
+        self.clock.now += PATIENCE + 0.1
+        with self.assertNoLogs("kvdb.accounts"):
+            self.accounts.relieve()
+        self.assertEqual((self.a.closed.is_set(), self.accounts.ended), (False, 0))
 
     def test_who_waits_ends_it_too(self) -> None:
         self.accounts.report(self.a, 600 * KB)

@@ -38,7 +38,7 @@ class ChangeFeedTest(StoreCase):
         self.store.set_deadline((2, b"k"), None)
         self.assert_told(
             [Change((2, b"k"), b"v", self.soon(), 7, Cause.SET)],
-            [Change((2, b"k"), b"w", self.soon(), 7, Cause.SET)],
+            [Change((2, b"k"), b"w", self.soon(), 7, Cause.CHANGED)],
             [Change((2, b"k"), b"w", None, 7, Cause.DEADLINE)],
         )
 
@@ -173,14 +173,21 @@ class ChangeFeedTest(StoreCase):
     def test_each_fact_has_its_cause(self) -> None:
         self.limit(3)
         past = self.clock.now - 1
+        told = [
+            Cause.APPENDED, Cause.OVERWRITTEN, Cause.BITS_SET, Cause.INCREMENTED,
+            Cause.INCREMENTED_BY_FLOAT, Cause.COPIED, Cause.RESTORED,
+        ]  # fmt: skip
         causes: dict[Cause, list[Callable[[], object]]] = {
             Cause.SET: [
                 lambda: self.store.set(b"a", b"2"),
                 lambda: self.store.set_each([b"a"], [b"2"]),
                 lambda: self.store.write_many({b"a": b"2"}),
+            ],
+            Cause.CHANGED: [
                 lambda: self.store.update(b"a", lambda old: b"2"),
                 lambda: self.store.update_each([b"a"], lambda old: b"2"),
             ],
+            **{cause: self._writes_that_say_so(cause) for cause in told},
             Cause.DEADLINE: [
                 lambda: self.store.set_deadline(b"a", self.soon()),
                 lambda: self.store.set_deadline(b"a", None, keep_version=True),
@@ -194,6 +201,7 @@ class ChangeFeedTest(StoreCase):
             Cause.EXPIRED: [self._let_expire],
             Cause.EVICTED: [lambda: self.limit(1)],
             Cause.RENAMED: [lambda: self.store.rename(b"a", b"b")],
+            Cause.SWAPPED: [lambda: self.store.swap(0, 1)],
             Cause.FLUSHED: [self.store.flush, lambda: self.store.flush(0)],
             Cause.TAKEN_BACK: [
                 lambda: self.store.put_back([(b"a", Entry(b"2")), (b"b", None)]),
@@ -209,6 +217,13 @@ class ChangeFeedTest(StoreCase):
                     self.listen()
                     write()
                     self.assertEqual({fact.cause for fact in self.feed.facts()}, {cause})
+
+    def _writes_that_say_so(self, cause: Cause) -> list[Callable[[], object]]:
+        return [
+            lambda: self.store.set(b"a", b"2", cause=cause),
+            lambda: self.store.update(b"a", lambda old: b"2", cause),
+            lambda: self.store.update_each([b"a"], lambda old: b"2", cause),
+        ]
 
     def _let_expire(self) -> None:
         self.store.remove_listener(self.feed)

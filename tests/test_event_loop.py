@@ -18,9 +18,9 @@ from unittest import mock
 from kvdb.commands.instance import Instance
 from kvdb.commands.session import Session
 from kvdb.config import Config
+from kvdb.output_limits import Limit, OutputLimits
 from kvdb.persistence.journal import Journal
 from kvdb.resp.replies import encode_request
-from kvdb.server import outgoing as module
 from kvdb.server.connection import Connection
 from kvdb.server.loop import READ, EventLoop
 from kvdb.server.transport import PlainTransport
@@ -210,9 +210,10 @@ class PushTest(LoopCase):
                 received = wire.read(25)
                 self.assertIn(b"01234next\n", received)
                 self.assertEqual(received.replace(b"01234next\n", b""), b"(0)(1)(2)(3)(4)")
+                self.turn()
                 self.assertEqual(connection._out.size, 0)
 
-    def test_they_come_while_a_reply_waits_for_the_disk_or_is_held_back(self) -> None:
+    def test_none_overtakes_a_reply_that_waits_for_the_disk(self) -> None:
         wire, connection, dialect = self.connect()
 
         def wait(dialect: Lines) -> bytes:
@@ -223,14 +224,28 @@ class PushTest(LoopCase):
         wire.socket.sendall(b"wait\n")
         until(lambda: dialect.undecided is not None)
         connection.push(b"message\n")
-        self.assertEqual(wire.read(8), b"message\n")
+        self.turn()
         assert dialect.undecided is not None
         dialect.undecided.is_decided = True
-        self.assertEqual(wire.read(5), b"kept\n")
+        self.assertEqual(wire.read(13), b"kept\nmessage\n")
+
+    def test_none_overtakes_a_reply_that_is_held_back(self) -> None:
+        wire, connection, dialect = self.connect()
+
+        def guess(dialect: Lines) -> bytes:
+            dialect.session.penalty = 1.0
+            return b"no\n"
+
+        dialect.on[b"guess"] = guess
+        wire.socket.sendall(b"guess\n")
+        until(lambda: connection._held_back is not None)
+        connection.push(b"message\n")
+        self.turn()
+        self.clock.now += 1
+        self.assertEqual(wire.read(11), b"no\nmessage\n")
 
     def test_who_does_not_read_is_ended_at_the_bound_and_costs_no_more(self) -> None:
-        self.enterContext(mock.patch.object(module, "PUSHED_AT_MOST", 2 * LARGE))
-        self.enterContext(mock.patch.object(module, "PUSHED_FOR_LONG", LARGE))
+        self.limit(2 * LARGE, LARGE)
         for state in ("idle", "in the middle of a reply"):
             wire, connection, dialect = self.connect()
             dialect.on[b"endless"] = lambda _: iter([b"x" * 1000] * 10_000)
@@ -257,15 +272,20 @@ class PushTest(LoopCase):
                 self.turn()
                 self.assertEqual((connection._out._queue, connection._out._pushed), (None, None))
 
+    def limit(self, hard: int, soft: int) -> None:
+        """Set client-output-buffer-limit pubsub; 60 seconds for the soft one."""
+        limits = OutputLimits(pubsub=Limit(hard, soft, 60))
+        self.instance.config.output_limits = limits
+
     def fill(self, connection: Connection, size: int) -> None:
         connection.push(b"x" * size)
         self.turn()
 
     def test_less_may_wait_for_a_minute(self) -> None:
-        self.enterContext(mock.patch.object(module, "PUSHED_FOR_LONG", LARGE))
+        self.limit(0, LARGE)
         _, connection, _ = self.connect()
         self.fill(connection, 1_100_000)
-        self.clock.now += module.SECONDS - 1
+        self.clock.now += 60 - 1
         self.fill(connection, 1)
         self.assertEqual(self.ended, [])
         self.clock.now += 2
@@ -274,14 +294,14 @@ class PushTest(LoopCase):
         self.assertEqual(self.ended, [connection])
 
     def test_who_reads_in_between_has_another_minute(self) -> None:
-        self.enterContext(mock.patch.object(module, "PUSHED_FOR_LONG", LARGE))
+        self.limit(0, LARGE)
         wire, connection, _ = self.connect()
         self.fill(connection, 1_100_000)
         self.assertEqual(len(wire.read(500_000)), 500_000)
         until(lambda: connection._out.size < 700_000)
         self.fill(connection, 1)
         self.assertTrue(connection._out._queue, "some of it waits all the time")
-        self.clock.now += module.SECONDS + 1
+        self.clock.now += 60 + 1
         self.fill(connection, 900_000)
         self.assertEqual(self.ended, [])
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Callable
 from unittest import mock
 
@@ -487,6 +488,117 @@ class PolicyTest(StoreCase):
                     orders.append([key for key in self.evict_all() if key in volatile])
                 with self.subTest(name, touching=touching):
                     self.assertEqual(*orders)
+
+    def test_volatile_ttl_evicts_the_earliest_deadline_first(self) -> None:
+        seed = random.randrange(2**32)
+        chance = random.Random(seed)
+        self.set_policy(EvictionPolicy.VOLATILE_TTL)
+        self.fill(b"never")
+        deadlines: dict[Key, float] = {}
+        with self.subTest(seed=seed):
+            for number in range(6_000):
+                key: Key = key_in(chance.choice((0, 0, 3)), b"%d" % (number % 4_000))
+                # Many in one second, of which some are split already; some a day apart.
+                later = chance.choice((1, 1, 1, chance.randrange(90_000)))
+                deadlines[key] = self.clock.now + later + chance.randrange(1_000) / 1_000
+                self.store.set(key, b"1", expires_at=deadlines[key])
+                if not number % 10:
+                    gone = chance.choice(list(deadlines))
+                    self.store.delete(gone)
+                    del deadlines[gone]
+            self.store.check()
+            evicted = self.evict_all()
+            self.assertEqual(set(evicted), set(deadlines))
+            order = [round(deadlines[key] * 1_000) for key in evicted]
+            self.assertEqual(order, sorted(order))
+        self.assertEqual(self.there(), {b"never"})
+
+    def test_volatile_ttl_makes_room_one_by_one_and_spares_what_is_written(self) -> None:
+        self.set_policy(EvictionPolicy.VOLATILE_TTL)
+        self.limit(3, more=3 * DEADLINE_COST)
+        for number, key in enumerate((b"c", b"a", b"b")):
+            self.store.set(key, b"1", expires_at=self.soon(100 - number))
+        self.store.set(b"d", b"1", expires_at=self.soon(1))
+        self.assertEqual(self.there(), {b"c", b"a", b"d"})
+        self.store.set(b"e", b"1", expires_at=self.soon(500))
+        self.assertEqual(self.there(), {b"c", b"a", b"e"})
+        self.store.set(b"a", LARGE, expires_at=self.soon(99))  # the earliest itself stays
+        self.assertEqual(self.there(), {b"a", b"e"})
+
+    def test_random_policies_evict_any_key_as_often_as_any_other(self) -> None:
+        keys = [b"%03d" % number for number in range(300)]
+        seed = random.randrange(2**32)
+        random.seed(seed)
+        self.addCleanup(random.seed)
+        for policy in (EvictionPolicy.ALLKEYS_RANDOM, EvictionPolicy.VOLATILE_RANDOM):
+            first: Counter[int] = Counter()  # by the part of the table that the key is in
+            for _ in range(400):
+                self.store = Store(0, clock=self.clock)
+                self.store.policy = policy
+                self.fill_volatile(*keys)
+                self.store.max_bytes = self.store.used_bytes
+                self.fill_volatile(b"new")
+                (gone,) = {*keys, b"new"} - self.there()
+                first[int(gone) // 100] += 1
+            with self.subTest(policy, seed=seed):
+                # 133 on average; these bounds are 6 times the standard deviation away.
+                self.assertGreater(min(first[part] for part in range(3)), 76)
+                self.assertLess(max(first.values()), 190)
+
+    def test_volatile_random_evicts_only_keys_with_a_deadline(self) -> None:
+        """Also where these are few among many, or the other way round."""
+        for plain, volatile in ((500, 3), (3, 500), (0, 5), (5, 0)):
+            with self.subTest(plain=plain, volatile=volatile):
+                self.store = Store(0, clock=self.clock)
+                self.set_policy(EvictionPolicy.VOLATILE_RANDOM)
+                stays = [b"p%03d" % number for number in range(plain)]
+                goes = [b"v%03d" % number for number in range(volatile)]
+                self.fill(*stays)
+                self.fill_volatile(*goes)
+                self.assertEqual(set(self.evict_all()), set(goes))
+                self.assertEqual(self.there(), set(stays))
+                with self.assertRaises((OutOfMemory, EntryTooLarge)):
+                    self.fill(b"x")
+
+    def test_allkeys_random_evicts_everything_but_what_is_written(self) -> None:
+        self.set_policy(EvictionPolicy.ALLKEYS_RANDOM)
+        self.fill(*(b"%d" % number for number in range(2_000)))
+        self.store.delete(*(b"%d" % number for number in range(1_000)))
+        self.limit(1)
+        self.assertEqual(len(self.there()), 1)
+        for number in range(50):
+            self.fill(b"a%d" % (number % 3))
+            self.assertEqual(self.there(), {b"a%d" % (number % 3)})
+        self.store.flush()
+        self.fill(b"b")
+        self.assertEqual(self.there(), {b"b"})
+
+    def test_under_random_policies_many_keys_may_be_written_at_once(self) -> None:
+        for policy in (EvictionPolicy.ALLKEYS_RANDOM, EvictionPolicy.VOLATILE_RANDOM):
+            self.store = Store(0, clock=self.clock)
+            self.set_policy(policy)
+            self.fill_volatile(b"a", b"b", b"c", b"d")
+            self.store.max_bytes = self.store.used_bytes
+            kept = {b"a": LARGE, b"b": LARGE, b"c": LARGE}
+            self.store.write_many(kept, dict.fromkeys(kept, self.soon()))
+            self.assertLessEqual(set(kept), self.there())
+            self.store.check()
+
+    def test_a_full_store_is_one_that_takes_no_new_key(self) -> None:
+        for policy in EvictionPolicy:
+            with self.subTest(policy):
+                self.store = Store(0, clock=self.clock)
+                self.set_policy(policy)
+                self.assertFalse(self.store.is_full)
+                self.fill(b"a", b"b")
+                self.limit(2)
+                evicts_any = policy.value.startswith("allkeys")
+                self.assertEqual(self.store.is_full, not evicts_any)
+                self.store.put_back([(b"c", Entry(b"1", self.soon(5)))])
+                noeviction = policy is EvictionPolicy.NOEVICTION
+                self.assertEqual(self.store.is_full, noeviction)
+                self.clock.now += 5  # what has expired goes under every policy
+                self.assertFalse(self.store.is_full)
 
 
 class BoundedWorkTest(StoreCase):

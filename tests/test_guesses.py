@@ -119,7 +119,7 @@ class LogInTest(unittest.TestCase):
         )
 
     def test_without_a_password_any_will_do(self) -> None:
-        self.instance.config.password = None
+        self.instance.users.set_password(None)
         session = Session(self.instance, "192.0.2.1:1")
         self.assertTrue(self.instance.log_in(session, b"anything"))
         self.assertEqual(session.penalty, 0.0)

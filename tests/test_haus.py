@@ -227,7 +227,7 @@ class PasswordTest(HausCase):
         self.start(password="se cret")
 
     def test_before_the_password_nothing_else_is_answered(self) -> None:
-        required = error("Authentication required: AUTH password")
+        required = error("Authentication required: AUTH password, or AUTH user password")
         for line in ("PUT a 1", "GET a", "START", "COMMIT", "FOO"):
             self.assert_answers((line, required))
         self.assert_answers(("AUTH wrong", error("Wrong password!")), ("GET a", required))

@@ -66,11 +66,13 @@ class CommandInfoTest(CommandTest):
     def test_flags_tell_reads_from_writes(self) -> None:
         for name, flags in (
             ("get", {b"readonly", b"fast"}),
-            ("set", {b"write", b"denyoom", b"fast"}),
-            ("del", {b"write", b"fast"}),
+            ("set", {b"write", b"denyoom"}),  # fast and slow are what Redis says
+            ("del", {b"write"}),
             ("keys", {b"readonly"}),
-            ("auth", {b"no_auth", b"fast"}),
-            ("save", {b"admin", b"no_multi", b"fast"}),
+            ("auth", {b"no_auth", b"fast", b"loading", b"stale"}),
+            ("publish", {b"pubsub", b"fast", b"loading", b"stale"}),
+            ("pubsub", set()),  # a container by itself is nothing
+            ("save", {b"admin", b"no_multi"}),
         ):
             with self.subTest(name):
                 self.assertEqual(self.describe(name)[2], flags)
@@ -159,6 +161,18 @@ class CommandGetkeysTest(CommandTest):
             ("COMMAND GETKEYS GET", "ERR Invalid number of arguments specified for command"),
         )
 
+    def test_what_is_done_to_each_key_is_named_as_redis_names_it(self) -> None:
+        for request, expected in (
+            ("GET a", [[b"a", {b"RO", b"access"}]]),
+            ("SET a b", [[b"a", {b"OW", b"update"}]]),
+            ("SET a b GET", [[b"a", {b"RW", b"access", b"update"}]]),
+            ("DEL a b", [[b"a", {b"RM", b"delete"}], [b"b", {b"RM", b"delete"}]]),
+            ("COPY a b", [[b"a", {b"RO", b"access"}], [b"b", {b"OW", b"update"}]]),
+            ("EXISTS a", [[b"a", {b"RO"}]]),
+            ("PING", "ERR The command has no key arguments"),
+        ):
+            self.assert_replies((f"COMMAND GETKEYSANDFLAGS {request}", expected))
+
 
 class CommandDocsTest(CommandTest):
     def document(self, name: str) -> dict[bytes, Any]:
@@ -185,21 +199,31 @@ class CommandDocsTest(CommandTest):
         self.assertEqual(get[b"token"], b"GET")
         self.assertEqual((get[b"type"], get[b"flags"]), (b"pure-token", [b"optional"]))
         self.assertEqual((condition[b"type"], condition[b"flags"]), (b"oneof", [b"optional"]))
-        self.assertEqual([part[b"token"] for part in condition[b"arguments"]], [b"NX", b"XX"])
+        self.assertEqual(
+            [part[b"token"] for part in condition[b"arguments"]], [b"NX", b"XX", b"IFEQ", b"IFNE"]
+        )
         tokens = [part[b"token"] for part in expiry[b"arguments"]]
         self.assertEqual(tokens, [b"EX", b"PX", b"EXAT", b"PXAT", b"KEEPTTL"])
         self.assertEqual(expiry[b"arguments"][0][b"name"], b"seconds")
 
     def test_what_may_be_repeated_is_marked(self) -> None:
-        (block,) = self.document("mset")[b"arguments"][2:] or [None]
-        self.assertEqual(block[b"flags"], [b"optional", b"multiple"])
+        (block,) = self.document("mset")[b"arguments"]
+        self.assertEqual(block[b"flags"], [b"multiple"])
         self.assertEqual([part[b"name"] for part in block[b"arguments"]], [b"key", b"value"])
+
+    def test_one_and_more_of_it_are_one_argument(self) -> None:
+        (key,) = self.document("mget")[b"arguments"]
+        self.assertEqual((key[b"name"], key[b"flags"]), (b"key", [b"multiple"]))
+        *_, key = self.document("bitop")[b"arguments"]
+        self.assertEqual((key[b"name"], key[b"flags"]), (b"key", [b"multiple"]))
+        self.assertEqual(len(self.document("expire")[b"arguments"]), 3)
 
     def test_a_container_documents_its_subcommands(self) -> None:
         document = self.document("object")
         self.assertNotIn(b"arguments", document)
-        names = {b"object|encoding", b"object|help", b"object|refcount"}
-        self.assertEqual(set(document[b"subcommands"]), names)
+        names = {"encoding", "freq", "help", "idletime", "refcount"}
+        expected = {f"object|{name}".encode() for name in names}
+        self.assertEqual(set(document[b"subcommands"]), expected)
 
 
 class HelpTest(CommandTest):

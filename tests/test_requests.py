@@ -262,7 +262,7 @@ class SameRequestsTest(unittest.TestCase):
 
     def test_any_stream_gives_the_same_requests_however_it_arrives(self) -> None:
         generator = random.Random(1)
-        for _ in range(400):
+        for _ in range(200):
             for pieces in ways_to_arrive(any_stream(generator), generator):
                 self.assert_same(pieces, generator.choice((NO_RUNS, RUNS)))
 
@@ -294,7 +294,7 @@ class SameRequestsTest(unittest.TestCase):
                     self.assert_same([b"\r\n" + data])  # not from the start of what has arrived
 
     def test_padding_is_as_long_as_it_says(self) -> None:
-        for length in range(100, 1000):
+        for length in range(100, 1000, 7):
             self.assertEqual(len(padding(length)), length)
 
     def test_lengths_at_the_limits_of_the_fast_branch(self) -> None:
@@ -352,7 +352,7 @@ class SameRequestsTest(unittest.TestCase):
     def test_what_follows_each_request_is_left_in_the_buffer(self) -> None:
         generator = random.Random(5)
         for number in range(150):
-            data = any_stream(generator) + (GET * 3500 if number % 50 == 0 else b"")
+            data = any_stream(generator) + (GET * 3500 if number == 0 else b"")
             exact = Reader(ExactParser, give_back=True)
             exact.receive(data)
             for runs in (NO_RUNS, RUNS):

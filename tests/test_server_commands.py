@@ -52,15 +52,22 @@ class ServerTest(CommandTest):
 
 class InfoTest(ServerTest):
     def test_sections_can_be_chosen(self) -> None:
+        default = (
+            "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster "
+            "Keyspace"
+        )
         everything = (
-            "Server Clients Memory Persistence Stats Replication CPU Errorstats Cluster Keyspace"
+            "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats "
+            "Errorstats Latencystats Cluster Keyspace"
         )
         self.talk("SET", "k", "v")
         for sections, titles in (
-            ((), everything),
+            ((), default),
             (("all",), everything),
-            (("DEFAULT",), everything),
+            (("DEFAULT",), default),
+            (("default", "commandstats"), default.replace("Modules", "Modules Commandstats")),
             (("server", "everything"), everything),
+            (("latencystats",), "Latencystats"),
             (("SERVER",), "Server"),
             (("keyspace", "clients"), "Clients Keyspace"),
             (("nosuch",), ""),
@@ -351,7 +358,10 @@ class ConfigTest(ServerTest):
             "argument must be a memory value",
             "argument couldn't be parsed into an integer",
         )
-        policies = "argument(s) must be one of the following: allkeys-lru, volatile-lru, noeviction"
+        policies = (
+            "argument(s) must be one of the following: allkeys-lru, allkeys-random, "
+            "volatile-lru, volatile-random, volatile-ttl, noeviction"
+        )
         for name, given, reason in (
             ("maxmemory", "foo", not_memory),
             ("maxmemory", "-1", not_memory),
@@ -371,7 +381,7 @@ class ConfigTest(ServerTest):
             ("save", "'0 1'", "Invalid save parameters"),
             ("port", "5", "can't set immutable config"),
             ("databases", "5", "can't set immutable config"),
-            ("requirepass", "pw", "can't set immutable config"),
+            ("aclfile", "users.acl", "can't set immutable config"),
         ):
             self.assert_replies((f"CONFIG SET {name} {given}", config_set_failed(name, reason)))
         self.assertIn(

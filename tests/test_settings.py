@@ -15,6 +15,7 @@ from pathlib import Path
 from kvdb.cli import parse_config
 from kvdb.commands.config import PARAMETERS
 from kvdb.config import MB, Config, Fsync
+from kvdb.output_limits import Limit, OutputLimits
 from kvdb.settings import BY_FIELD, SETTINGS, unknown_variables
 from tests.support import Conversation
 
@@ -37,11 +38,19 @@ VARIABLES = {
     "--max-clients": "KVDB_MAX_CLIENTS",
     "--idle-timeout": "KVDB_IDLE_TIMEOUT",
     "--password-file": "KVDB_PASSWORD_FILE",
+    "--acl-file": "KVDB_ACL_FILE",
     "--no-protection": "KVDB_NO_PROTECTION",
+    "--notify-keyspace-events": "KVDB_NOTIFY_KEYSPACE_EVENTS",
+    "--client-output-buffer-limit": "KVDB_CLIENT_OUTPUT_BUFFER_LIMIT",
     "--tls-cert": "KVDB_TLS_CERT",
     "--tls-key": "KVDB_TLS_KEY",
     "--tls-client-ca": "KVDB_TLS_CLIENT_CA",
     "--log-level": "KVDB_LOG_LEVEL",
+    "--slowlog-log-slower-than": "KVDB_SLOWLOG_LOG_SLOWER_THAN",
+    "--slowlog-max-len": "KVDB_SLOWLOG_MAX_LEN",
+    "--latency-monitor-threshold": "KVDB_LATENCY_MONITOR_THRESHOLD",
+    "--latency-tracking": "KVDB_LATENCY_TRACKING",
+    "--enable-debug-command": "KVDB_ENABLE_DEBUG_COMMAND",
 }
 
 # What each takes, and the field of Config that it becomes.
@@ -61,7 +70,26 @@ GOOD = {
     "--max-clients": ("7", "max_clients", 7),
     "--idle-timeout": ("30", "idle_timeout", 30.0),
     "--log-level": ("NOTICE", "log_level", "notice"),
+    "--notify-keyspace-events": ("Ag$KE", "notify_keyspace_events", "AKE"),
+    "--client-output-buffer-limit": (
+        "pubsub 1mb 2k 3",
+        "output_limits",
+        OutputLimits(pubsub=Limit(2**20, 2000, 3)),
+    ),
+    "--slowlog-log-slower-than": ("-1", "slow_log_threshold", -1),
+    "--slowlog-max-len": ("0", "slow_log_length", 0),
+    "--latency-monitor-threshold": ("100", "latency_threshold", 100),
+    "--enable-debug-command": ("LOCAL", "enable_debug_command", "local"),
 }
+
+OTHERS = {
+    "--host": "::1",
+    "--log-level": "error",
+    "--enable-debug-command": "no",
+    "--notify-keyspace-events": "E",
+    "--client-output-buffer-limit": "normal 1 2 3",
+}
+"""Values that the settings take which would not take a 3."""
 
 BAD = {
     "DATA": ("a\0b",),
@@ -80,14 +108,25 @@ BAD = {
     "--max-clients": ("0", "-1", "1.5", "x"),
     "--idle-timeout": ("x", "inf"),
     "--password-file": ("a\0b",),
+    "--acl-file": ("a\0b",),
     "--tls-cert": ("a\0b",),
     "--tls-key": ("a\0b",),
     "--tls-client-ca": ("a\0b",),
     "--log-level": ("loud",),
+    "--notify-keyspace-events": ("all", "KEq"),
+    "--client-output-buffer-limit": ("pubsub 1 2", "x 1 2 3", "pubsub -1 2 3", "pubsub 1 2 x"),
+    "--slowlog-log-slower-than": ("-2", "1.5", "x"),
+    "--slowlog-max-len": ("-1", "many"),
+    "--latency-monitor-threshold": ("-1", "x"),
+    "--enable-debug-command": ("maybe", "1"),
 }
 
 # A switch is a bare flag: only its variable has a value.
-BAD_SWITCHES = {"--in-memory": ("maybe", "2", "y"), "--no-protection": ("maybe", " 1")}
+BAD_SWITCHES = {
+    "--in-memory": ("maybe", "2", "y"),
+    "--no-protection": ("maybe", " 1"),
+    "--latency-tracking": ("perhaps",),
+}
 
 
 class SettingsCase(unittest.TestCase):
@@ -163,7 +202,7 @@ class EverySettingTest(SettingsCase):
         for flag, (text, field, value) in GOOD.items():
             if flag == "DATA":
                 continue
-            other = {"--host": "::1", "--log-level": "error"}.get(flag, "3")
+            other = OTHERS.get(flag, "3")
             with self.subTest(flag):
                 config = self.parse(flag, text, **{VARIABLES[flag]: other})
                 self.assertEqual(getattr(config, field), value)

@@ -4,6 +4,7 @@ from kvdb.commands.instance import Instance
 from kvdb.config import Config
 from kvdb.replies import NIL_ARRAY
 from kvdb.store import Store
+from kvdb.store.budget import EvictionPolicy
 from tests.command_case import NOT_AN_INTEGER, SYNTAX, CommandTest, invalid_expire, wrong_arity
 from tests.store_case import TickingClock
 from tests.support import Conversation
@@ -483,3 +484,48 @@ class LimitsTest(CommandTest):
     def test_a_connection_may_watch_many_keys_but_not_any_number(self) -> None:
         self.assertEqual(self.talk("WATCH", *(f"k{n}" for n in range(10_000))), b"OK")
         self.assertIn("10000 keys", self.talk.error("WATCH", "one more"))
+
+
+class NoRoomTest(CommandTest):
+    """As in Redis, a store without room refuses what may need some before it is queued."""
+
+    OOM = "OOM command not allowed when used memory > 'maxmemory'."
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ask("SET a 1")
+        self.talk.store.policy = EvictionPolicy.NOEVICTION
+        self.limit = self.talk.store.used_bytes
+        self.talk.store.max_bytes = self.limit
+
+    def test_what_is_refused_while_queueing_aborts_the_transaction(self) -> None:
+        self.assert_replies(
+            ("MULTI", b"OK"),
+            ("GET a", b"QUEUED"),
+            ("SET b 1", self.OOM),
+            ("DEL a", b"QUEUED"),
+            ("EXEC", EXECABORT),
+            ("EXISTS a", 1),
+        )
+
+    def test_what_needs_no_room_is_carried_out(self) -> None:
+        self.assert_replies(
+            ("MULTI", b"OK"), ("GET a", b"QUEUED"), ("DEL a", b"QUEUED"), ("EXEC", [b"1", 1])
+        )
+
+    def test_discard_and_reset_never_fail(self) -> None:
+        self.assert_replies(
+            ("MULTI", b"OK"), ("SET b 1", self.OOM), ("DISCARD", b"OK"),
+            ("MULTI", b"OK"), ("SET b 1", self.OOM), ("RESET", b"RESET"), ("GET a", b"1"),
+        )  # fmt: skip
+
+    def test_a_store_that_has_filled_up_since_refuses_exec(self) -> None:
+        self.talk.store.max_bytes = 0
+        self.assert_replies(("MULTI", b"OK"), ("SET b 1", b"QUEUED"))
+        self.talk.store.max_bytes = self.limit
+        abort = f"EXECABORT Transaction discarded because of: {self.OOM}"
+        self.assert_replies(("EXEC", abort), ("EXISTS b", 0), ("EXEC", EXEC_WITHOUT_MULTI))
+
+    def test_a_policy_that_may_evict_refuses_nothing(self) -> None:
+        self.talk.store.policy = EvictionPolicy.ALLKEYS_LRU
+        self.assert_replies(("MULTI", b"OK"), ("SET b 1", b"QUEUED"), ("EXEC", [b"OK"]))

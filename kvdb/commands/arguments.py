@@ -51,28 +51,38 @@ def database(text: bytes) -> int:
 
 # Redis adds 80-bit long doubles (19 significant digits) and prints 17 decimals. We add exactly,
 # within the same range.
-_LARGEST = Decimal("1.18973149535723176502e+4932")
-_FLOAT_CONTEXT = decimal.Context(prec=4932 + 40)
+LARGEST_FLOAT: Final = Decimal("1.18973149535723176502e+4932")
+FLOAT_CONTEXT: Final = decimal.Context(prec=4932 + 40)
 
 
 def decimal_number(text: bytes) -> Decimal:
     """Return a finite number, in the range of the long double that Redis computes with."""
-    if _INFINITY.fullmatch(text):
+    if is_infinity(text):
         raise CommandError(errors.NOT_FINITE)
     if len(text) > 5 * 1024 or not _FLOAT.fullmatch(text):
         raise CommandError(errors.NOT_A_FLOAT)
     number = Decimal(text.decode())
-    if abs(number) > _LARGEST or number.adjusted() < -4951:
+    if abs(number) > LARGEST_FLOAT or number.adjusted() < -4951:
         raise CommandError(errors.NOT_A_FLOAT)
     return number
 
 
+def is_infinity(text: bytes) -> bool:
+    """Tell whether the text says so."""
+    return _INFINITY.fullmatch(text) is not None
+
+
 def add_decimals(number: Decimal, increment: Decimal) -> bytes:
-    """Return the sum as Redis prints it: no exponent, 17 decimals at most, no trailing zeros."""
-    total = _FLOAT_CONTEXT.add(number, increment)
-    if abs(total) > _LARGEST:
+    """Return the sum as Redis prints it."""
+    total = FLOAT_CONTEXT.add(number, increment)
+    if abs(total) > LARGEST_FLOAT:
         raise CommandError(errors.NOT_FINITE)
-    text = f"{_FLOAT_CONTEXT.quantize(total, Decimal(1).scaleb(-17)):f}"
+    return show_decimal(total)
+
+
+def show_decimal(number: Decimal) -> bytes:
+    """Return a number as Redis prints it: no exponent, 17 decimals at most, no trailing zeros."""
+    text = f"{FLOAT_CONTEXT.quantize(number, Decimal(1).scaleb(-17)):f}"
     text = text.rstrip("0").rstrip(".")
     return b"0" if text == "-0" else text.encode()
 

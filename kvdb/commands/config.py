@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kvdb import errors
+from kvdb.commands.arguments import INT64_MAX
 from kvdb.commands.info import keeps_journal
 from kvdb.commands.instance import Instance
 from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, command, container
 from kvdb.errors import CommandError
+from kvdb.event_classes import parse_event_classes
 from kvdb.glob import compile_glob
+from kvdb.output_limits import OutputLimits, parse_bytes
 from kvdb.replies import OK, Reply
 from kvdb.settings import LOG_LEVELS, SETTINGS
 from kvdb.store.budget import EvictionPolicy
@@ -34,21 +37,12 @@ class Parameter(NamedTuple):
     apply: Callable[[Instance, object], None] | None = None
 
 
-def _bytes(text: str) -> int:
-    """Parse a number of bytes as redis.conf has it: 100mb, 1gb, 5000."""
-    match = re.fullmatch(r"(\d{1,15})(b|k|kb|m|mb|g|gb)?", text.lower())
-    if not match:
-        raise ValueError("argument must be a memory value")
-    units = {"k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
-    return int(match[1]) * units.get(match[2] or "b", 1)
-
-
-def _number(least: int) -> Callable[[str], object]:
+def _number(least: int, most: int = 2**31 - 1) -> Callable[[str], object]:
     def check(text: str) -> object:
         if not re.fullmatch(r"-?\d{1,18}", text):
             raise ValueError("argument couldn't be parsed into an integer")
-        if not least <= int(text) <= 2**31 - 1:
-            raise ValueError(f"argument must be between {least} and {2**31 - 1} inclusive")
+        if not least <= int(text) <= most:
+            raise ValueError(f"argument must be between {least} and {most} inclusive")
         return int(text)
 
     return check
@@ -77,6 +71,12 @@ def _log_level(text: str) -> str:
     return text.lower()
 
 
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise ValueError("argument must be 'yes' or 'no'")
+    return text.lower() == "yes"
+
+
 def _set_save(instance: Instance, interval: object) -> None:
     instance.config.snapshot_interval = interval  # type: ignore[assignment]
     if instance.persistence:
@@ -92,12 +92,46 @@ def _set(field: str) -> Callable[[Instance, object], None]:
     return lambda instance, value: setattr(instance.config, field, value)
 
 
+def _set_and_oversee(field: str) -> Callable[[Instance, object], None]:
+    """As _set(), for what decides whether anybody wants to see every request."""
+
+    def change(instance: Instance, value: object) -> None:
+        setattr(instance.config, field, value)
+        instance.overseer.update()
+
+    return change
+
+
+def _set_slow_log_length(instance: Instance, value: object) -> None:
+    instance.config.slow_log_length = value  # type: ignore[assignment]
+    instance.overseer.slow_log.resize(value)  # type: ignore[arg-type]
+
+
 def _set_max_bytes(instance: Instance, value: object) -> None:
     instance.store.max_bytes = value  # type: ignore[assignment]
 
 
 def _set_policy(instance: Instance, value: object) -> None:
     instance.store.policy = value  # type: ignore[assignment]
+
+
+def _set_password(instance: Instance, password: object) -> None:
+    instance.user_changed(instance.users.set_password(str(password) or None))
+
+
+def _event_classes(text: str) -> str:
+    parse_event_classes(text)
+    return text
+
+
+def _output_limits(text: str) -> str:
+    OutputLimits().changed(text)
+    return text
+
+
+def _set_output_limits(instance: Instance, text: object) -> None:
+    """Change the limits of the classes that are named."""
+    instance.config.output_limits = instance.config.output_limits.changed(str(text))
 
 
 def _set_max_clients(instance: Instance, value: object) -> None:
@@ -172,20 +206,33 @@ _READERS: Final[dict[str, Callable[[Instance], str]]] = {
     "idle_timeout": lambda instance: _seconds(instance.config.idle_timeout),
     "snapshot_interval": _read_save,
     "fsync": _read_fsync,
-    "password_file": lambda instance: "(set)" if instance.config.password else "",
+    "notify_keyspace_events": lambda instance: str(instance.notifications),
+    "output_limits": lambda instance: str(instance.config.output_limits),
+    "password_file": lambda instance: "(set)" if instance.users.default.rules.passwords else "",
+    "latency_tracking": lambda instance: "yes" if instance.config.latency_tracking else "no",
     "no_protection": lambda instance: "yes" if instance.config.protected else "no",
 }
 
 _CHANGES: Final[dict[str, tuple[Callable[[str], object], Callable[[Instance, object], None]]]] = {
-    "max_bytes": (_bytes, _set_max_bytes),
-    "max_client_bytes": (_bytes, _set("max_client_bytes")),
+    "max_bytes": (parse_bytes, _set_max_bytes),
+    "max_client_bytes": (parse_bytes, _set("max_client_bytes")),
     "max_clients": (_number(1), _set_max_clients),
     "idle_timeout": (_number(0), _set("idle_timeout")),
     "snapshot_interval": (_save_points, _set_save),
     "log_level": (_log_level, _set_log_level),
+    "notify_keyspace_events": (
+        _event_classes,
+        lambda instance, text: instance.notifications.use(str(text)),
+    ),
+    "output_limits": (_output_limits, _set_output_limits),
+    "password_file": (str, _set_password),
     "tls_cert": (_file, _set("tls_cert")),
     "tls_key": (_file, _set("tls_key")),
     "tls_client_ca": (_file, _set("tls_client_ca")),
+    "slow_log_threshold": (_number(-1, INT64_MAX), _set_and_oversee("slow_log_threshold")),
+    "slow_log_length": (_number(0, INT64_MAX), _set_slow_log_length),
+    "latency_threshold": (_number(0, INT64_MAX), _set_and_oversee("latency_threshold")),
+    "latency_tracking": (_yes_or_no, _set_and_oversee("latency_tracking")),
 }
 
 PARAMETERS: Final[dict[str, Parameter]] = {
@@ -199,7 +246,19 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "maxmemory-policy": Parameter(
         lambda instance: instance.store.policy.value, _policy, _set_policy
     ),
+    "tracking-table-max-keys": Parameter(
+        lambda instance: str(instance.tracking.max_keys),
+        _number(0, INT64_MAX),
+        lambda instance, value: instance.tracking.set_max_keys(value),  # type: ignore[arg-type]
+    ),
+    "acllog-max-len": Parameter(
+        lambda instance: str(instance.config.acl_log_max_len),
+        _number(0, INT64_MAX),
+        _set("acl_log_max_len"),
+    ),
     # What follows from the settings, or cannot be set; tools ask for it.
+    "latency-tracking-info-percentiles": Parameter(lambda instance: "50 99 99.9"),
+    "acl-pubsub-default": Parameter(lambda instance: "resetchannels"),
     "databases": Parameter(lambda instance: str(DATABASES)),
     "dir": Parameter(
         lambda instance: (

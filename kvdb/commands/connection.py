@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from kvdb import errors
 from kvdb.commands.arguments import database, integer, parse_integer
+from kvdb.commands.clients import describe
 from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, ANYONE, AT_ONCE, NONE, NOT_QUEUED, command, container
 from kvdb.errors import CommandError
-from kvdb.memory import CONNECTION_BYTES
 from kvdb.replies import NO_REPLY, OK, PONG, Reply, SimpleString, Verbatim
 
-REDIS_VERSION = "7.2.0"
-"""The Redis whose commands and replies ours follow: clients decide by it what they may send."""
+REDIS_VERSION = "7.4.0"
+"""The Redis whose commands and replies ours follow: clients decide by it what they may send.
+
+redis-py keeps copies of what it reads (`cache_config`) with a server of 7.4 or later only."""
 
 
 @command("PING", "[message]", NONE, "Answer PONG, or the message.", group="connection")
 def ping(session: Session, *message: bytes) -> Reply:
+    if session.only_listens:  # its client expects messages, and this looks like one
+        return [b"pong", message[0] if message else b""]
     return message[0] if message else PONG
 
 
@@ -24,9 +28,8 @@ def echo(session: Session, message: bytes) -> Reply:
     return message
 
 
-def _log_in(session: Session, user: bytes, password: bytes) -> None:
-    """Take a password; where none is set, the only user, as in Redis, needs none."""
-    if user != b"default" or not session.instance.log_in(session, password):
+def _log_in(session: Session, user: bytes, password: bytes, through: bytes = b"AUTH") -> None:
+    if not session.instance.log_in(session, password, user, through):
         raise CommandError(errors.WRONG_PASSWORD)
 
 
@@ -37,7 +40,7 @@ def auth(session: Session, *user_and_password: bytes) -> Reply:
     *user, password = user_and_password
     if len(user) > 1:
         raise CommandError(errors.SYNTAX)
-    if not user and session.instance.config.password is None:
+    if not user and session.instance.users.default.rules.nopass:
         raise CommandError(errors.NO_PASSWORD_SET)
     _log_in(session, user[0] if user else b"default", password)
     return OK
@@ -72,7 +75,7 @@ def hello(session: Session, *arguments: bytes) -> Reply:
             shown = word[:128].decode("utf-8", "surrogateescape")
             raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
     if credentials:  # only now: a request that is refused changes nothing
-        _log_in(session, *credentials)
+        _log_in(session, *credentials, through=b"HELLO")
     if not session.authenticated:
         raise CommandError(errors.HELLO_NOT_AUTHENTICATED)
     session.version = version
@@ -167,52 +170,6 @@ def client_setinfo(session: Session, attribute: bytes, value: bytes) -> Reply:
     return OK
 
 
-def describe(session: Session) -> str:
-    """Return one line of CLIENT LIST, with Redis's field names."""
-    now = session.instance.monotonic()
-    transaction = session.transaction  # once: another thread may end it meanwhile
-    fields = {
-        "id": session.id,
-        "addr": session.address,
-        "laddr": session.local_address,
-        "fd": -1,
-        "name": session.name.decode("ascii", "replace"),
-        "age": int(now - session.started_at),
-        "idle": int(now - session.last_active),
-        "flags": ("x" if transaction else "")
-        + ("e" if session.no_evict else "")
-        + ("T" if session.no_touch else "")
-        or "N",
-        "db": session.db,
-        "sub": 0,
-        "psub": 0,
-        "ssub": 0,
-        "multi": len(transaction.queue) if transaction else -1,
-        "watch": len(session.watched),
-        "qbuf": 0,
-        "qbuf-free": 0,
-        "argv-mem": 0,
-        "multi-mem": transaction.bytes if transaction else 0,
-        "rbs": 0,
-        "rbp": 0,
-        "obl": 0,
-        "oll": 0,
-        "omem": 0,
-        "tot-mem": CONNECTION_BYTES + session.held,
-        "events": "r",
-        "cmd": session.last_command,
-        "user": "default",
-        "redir": -1,
-        "resp": session.version,
-        "lib-name": session.library_name.decode("ascii", "replace"),
-        "lib-ver": session.library_version.decode("ascii", "replace"),
-        "tot-net-in": session.received,
-        "tot-net-out": session.sent,
-        "tot-cmds": session.commands,
-    }
-    return " ".join(f"{name}={value}" for name, value in fields.items())
-
-
 def _open_sessions(session: Session) -> list[Session]:
     """Return all sessions but those that have been killed and are about to end."""
     return [each for each in session.instance.sessions() if not each.closing]
@@ -224,6 +181,11 @@ def client_info(session: Session) -> Reply:
 
 
 _CLIENT_TYPES = {b"NORMAL", b"MASTER", b"SLAVE", b"REPLICA", b"PUBSUB"}
+
+
+def _is_of(kind: bytes, session: Session) -> bool:
+    """Tell whether a session belongs to a class of clients; there are no replicas here."""
+    return kind == (b"PUBSUB" if session.subscriptions else b"NORMAL")
 
 
 def _client_type(word: bytes) -> bytes:
@@ -245,8 +207,8 @@ def client_list(session: Session, *options: bytes) -> Reply:
     if options:
         option, words = options[0].upper(), options[1:]
         if option == b"TYPE" and len(words) == 1:
-            if _client_type(words[0]) != b"NORMAL":
-                sessions = []
+            kind = _client_type(words[0])
+            sessions = [each for each in sessions if _is_of(kind, each)]
         elif option == b"ID" and words:
             wanted = {integer(word, "ERR Invalid client ID") for word in words}
             sessions = [each for each in sessions if each.id in wanted]
@@ -259,7 +221,7 @@ def client_list(session: Session, *options: bytes) -> Reply:
     "CLIENT KILL",
     "ip:port | option value [option value ...]",
     ADMIN,
-    "End connections: by address, or by ID, TYPE, USER, ADDR, LADDR, SKIPME, MAXAGE.",
+    "End connections: by address, or by ID (of several), TYPE, USER, ADDR, LADDR, SKIPME, MAXAGE.",
     group="connection",
 )
 def client_kill(session: Session, *arguments: bytes) -> Reply:
@@ -270,24 +232,27 @@ def client_kill(session: Session, *arguments: bytes) -> Reply:
             raise CommandError("ERR No such client")
         _end(session, chosen)
         return OK
-    if len(arguments) % 2:
-        raise CommandError(errors.SYNTAX)
     skip_me = True
     chosen = _open_sessions(session)
-    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
+    words = list(arguments)
+    while words:
+        if len(words) == 1:
+            raise CommandError(errors.SYNTAX)
+        option, value = words.pop(0), words.pop(0)
         text = value.decode("utf-8", "replace")
         match option.upper():
             case b"ID":
-                number = integer(value, "ERR client-id should be greater than 0")
-                if number < 1:
-                    raise CommandError("ERR client-id should be greater than 0")
-                chosen = [each for each in chosen if each.id == number]
+                numbers = {_client_number(value)}
+                while words and words[0].isdigit():  # several, as in Valkey
+                    numbers.add(_client_number(words.pop(0)))
+                chosen = [each for each in chosen if each.id in numbers]
             case b"TYPE":
-                if _client_type(value) != b"NORMAL":
-                    chosen = []
+                kind = _client_type(value)
+                chosen = [each for each in chosen if _is_of(kind, each)]
             case b"USER":
-                if text != "default":
+                if session.instance.users.get(value) is None:
                     raise CommandError(f"ERR No such user '{text[:128]}'")
+                chosen = [each for each in chosen if each.user.name == value]
             case b"ADDR":
                 chosen = [each for each in chosen if each.address == text]
             case b"LADDR":
@@ -308,6 +273,13 @@ def client_kill(session: Session, *arguments: bytes) -> Reply:
         chosen = [each for each in chosen if each is not session]
     _end(session, chosen)
     return len(chosen)
+
+
+def _client_number(word: bytes) -> int:
+    number = integer(word, "ERR client-id should be greater than 0")
+    if number < 1:
+        raise CommandError("ERR client-id should be greater than 0")
+    return number
 
 
 def _end(session: Session, chosen: list[Session]) -> None:
@@ -348,7 +320,7 @@ def _on_or_off(word: bytes) -> bool:
     "CLIENT NO-EVICT",
     "ON | OFF",
     ADMIN,
-    "Accepted; whoever holds too much is ended all the same (--max-client-mb).",
+    "Have this connection not be ended, and not wait, when clients hold too much.",
     group="connection",
 )
 def client_no_evict(session: Session, mode: bytes) -> Reply:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 import kvdb
+from kvdb.acl import Reason
 from kvdb.commands.connection import REDIS_VERSION
 from kvdb.commands.instance import Instance
 from kvdb.commands.session import ERROR_COUNT, Session
@@ -17,10 +18,15 @@ from kvdb.commands.table import NONE, command
 from kvdb.config import MB
 from kvdb.memory import resident_bytes
 from kvdb.persistence.snapshot import Snapshots
+from kvdb.pubsub import Kind
 from kvdb.replies import Reply, Verbatim
 from kvdb.store.entry import TABLE_SHARE, entry_cost
 
 Fields = dict[str, object]
+
+_DENIED: Final = {
+    "auth": Reason.AUTH, "cmd": Reason.COMMAND, "key": Reason.KEY, "channel": Reason.CHANNEL,
+}  # fmt: skip
 
 
 def human(number: int) -> str:
@@ -63,7 +69,9 @@ def _clients(instance: Instance) -> Fields:
     return {
         "connected_clients": len(sessions),
         "maxclients": instance.config.max_clients,
-        "blocked_clients": 0,
+        "blocked_clients": sum(session.waiting is not None for session in sessions),
+        "tracking_clients": instance.tracking.figures()["tracking_clients"],
+        "pubsub_clients": instance.hub.clients,
         "watching_clients": sum(bool(session.watched) for session in sessions),
         "total_watched_keys": len({key for session in sessions for key in list(session.watched)}),
     }
@@ -76,6 +84,9 @@ def _memory(instance: Instance) -> Fields:
     fields: Fields = {
         "used_memory": used,
         "used_memory_human": human(used),
+        "used_memory_peak": (peak := instance.note_peak()),
+        "used_memory_peak_human": human(peak),
+        "used_memory_peak_perc": f"{100 * used / peak if peak else 100:.2f}%",
         "used_memory_overhead": overhead,
         "used_memory_dataset": used - overhead,
         "used_memory_overhead_per_key": entry_cost(b"", b""),
@@ -171,8 +182,19 @@ def _stats(instance: Instance) -> Fields:
         "evicted_clients": instance.accounts.ended,
         "keyspace_hits": store.hits,
         "keyspace_misses": store.misses,
-        "pubsub_channels": 0,
-        "pubsub_patterns": 0,
+        "pubsub_channels": instance.hub.count(Kind.CHANNEL),
+        "pubsub_patterns": instance.hub.count(Kind.PATTERN),
+        "pubsubshard_channels": instance.hub.count(Kind.SHARD),
+        "client_output_buffer_limit_disconnections": instance.ended_by_output_limit,
+        **{
+            name: number
+            for name, number in instance.tracking.figures().items()
+            if name.startswith("tracking_total")
+        },
+        **{
+            f"acl_access_denied_{field}": instance.denials.count(reason)
+            for field, reason in _DENIED.items()
+        },
         "total_error_replies": sum(error_counts(counts).values()),
     }
 
@@ -181,14 +203,44 @@ def _replication(instance: Instance) -> Fields:
     return {
         "role": "master",
         "connected_slaves": 0,
-        "master_replid": instance.run_id,
+        "master_replid": instance.replication_id,
+        "master_replid2": "0" * 40,
         "master_repl_offset": 0,
     }
 
 
 def _cpu(instance: Instance) -> Fields:
     times = os.times()
-    return {"used_cpu_sys": f"{times.system:.6f}", "used_cpu_user": f"{times.user:.6f}"}
+    fields: Fields = {
+        "used_cpu_sys": f"{times.system:.6f}",
+        "used_cpu_user": f"{times.user:.6f}",
+        "used_cpu_sys_children": f"{times.children_system:.6f}",
+        "used_cpu_user_children": f"{times.children_user:.6f}",
+    }
+    return fields
+
+
+def _modules(instance: Instance) -> Fields:
+    return {}
+
+
+def _commandstats(instance: Instance) -> Fields:
+    return {
+        f"cmdstat_{name}": f"calls={times.calls},usec={times.nanoseconds // 1000},usec_per_call="
+        f"{times.nanoseconds / 1000 / max(times.calls, 1):.2f},rejected_calls={times.rejected},"
+        f"failed_calls={times.failed}"
+        for name, times in instance.overseer.times.all().items()
+    }
+
+
+def _latencystats(instance: Instance) -> Fields:
+    return {
+        f"latency_percentiles_usec_{name}": ",".join(
+            f"p{percent:g}={times.percentile(percent):.3f}" for percent in (50, 99, 99.9)
+        )
+        for name, times in instance.overseer.times.all().items()
+        if times.calls
+    }
 
 
 def _errorstats(instance: Instance) -> Fields:
@@ -217,10 +269,16 @@ SECTIONS: Final[dict[str, Callable[[Instance], Fields]]] = {
     "Stats": _stats,
     "Replication": _replication,
     "CPU": _cpu,
+    "Modules": _modules,
+    "Commandstats": _commandstats,
     "Errorstats": _errorstats,
+    "Latencystats": _latencystats,
     "Cluster": _cluster,
     "Keyspace": _keyspace,
 }
+
+_ONLY_WITH_ALL: Final = ("Commandstats", "Latencystats")
+"""What Redis leaves out of INFO unless it is asked for by name, or for all."""
 
 
 @command(
@@ -233,10 +291,12 @@ SECTIONS: Final[dict[str, Callable[[Instance], Fields]]] = {
 def info(session: Session, *sections: bytes) -> Reply:
     session.take_leisure()  # some keys of every database are looked at
     wanted = {section.decode("utf-8", "replace").lower() for section in sections}
-    everything = not wanted or wanted & {"all", "default", "everything"}
+    default = not wanted or "default" in wanted
+    everything = wanted & {"all", "everything"}
     parts = []
     for name, fields in SECTIONS.items():
-        if everything or name.lower() in wanted:
+        chosen = everything or (default and name not in _ONLY_WITH_ALL)
+        if chosen or name.lower() in wanted:
             lines = [f"# {name}"]
             lines += [f"{field}:{value}" for field, value in fields(session.instance).items()]
             parts.append("\r\n".join(lines) + "\r\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
 import logging
 import secrets
@@ -14,14 +12,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvdb.accounts import Accounts
+from kvdb.acl import Denial, DenialLog, Reason, User, Users
+from kvdb.commands.clients import describe
+from kvdb.commands.overseer import Overseer
+from kvdb.commands.table import TABLE
 from kvdb.config import Config
 from kvdb.guesses import Guesses
 from kvdb.logs import SparseLog
 from kvdb.memory import CONNECTION_BYTES, Governor
+from kvdb.notifications import Notifications
 from kvdb.persistence import Persistence
 from kvdb.prefixes import Prefixes
+from kvdb.pubsub import Hub
 from kvdb.reaper import PlannedFlush
 from kvdb.store import Store
+from kvdb.tracking import Tracking
 
 if TYPE_CHECKING:
     from kvdb.commands.session import Session
@@ -56,9 +61,16 @@ class Instance:
         self.loading = False  # the data file is being read: commands on keys are refused
         self.sparse_log = SparseLog(monotonic)  # for what strangers do
         self._guesses = Guesses(monotonic)
+        self.users = Users(TABLE)
+        if config.password is not None:
+            self.users.set_password(config.password)
+        self.denials = DenialLog(store.clock, lambda: self.config.acl_log_max_len)
         self.prefixes = Prefixes()  # memcached's `stats detail`
         self.planned_flush = PlannedFlush(store)  # memcached's flush_all with a delay
         self.accesses_noted_since: float | None = None  # Unix seconds: see memcached_marks
+        self.hub = Hub()
+        self.notifications = Notifications(store, self.hub)
+        self.tracking = Tracking(store, self.session)
         self.governor: Governor | None = None  # in a whole server
         self.certificates: Certificates | None = None  # with them, every port speaks TLS
         self.accounts = Accounts(lambda: self.config.max_client_bytes, monotonic)
@@ -80,6 +92,14 @@ class Instance:
         self.operations_per_second = 0.0
         self.connections_received = 0
         self.connections_rejected = 0
+        self.ended_by_output_limit = 0  # written by the event loop only
+        self.peak_bytes = 0  # the most that entries have taken, as far as anybody has looked
+        self.replication_id = self.run_id
+        self.expires_actively = True  # DEBUG SET-ACTIVE-EXPIRE
+        # Written by `overseer` only: somebody wants to see each request; some have to wait.
+        self.overseen = self.paused = False
+        self.overseer = Overseer(self)
+        self.overseer.update()
 
     # --- sessions ------------------------------------------------------------------------
 
@@ -103,13 +123,15 @@ class Instance:
         with self._lock:
             session.id = next(self._next_id)
             self._sessions[session.id] = session
+        session.look_around()  # somebody may have begun to watch since it was made
 
     def dismiss(self, session: Session) -> None:
         """Take an ended session out of the registry; what it held is released."""
         session.end_everything()
         self.accounts.report(session, 0)
         # They lead to the connection, which leads to the session.
-        session.close, session.push = _nothing, _nowhere
+        session.close, session.push, session.recall = _nothing, _nowhere, bytes
+        session.outgoing = session.waiting = None
         with self._lock:
             if self._sessions.pop(session.id, None):
                 self._ended.update(session.totals())
@@ -119,13 +141,18 @@ class Instance:
         with self._lock:
             return list(self._sessions.values())
 
+    def session(self, number: int) -> Session | None:
+        """Return the session with this number, if it is open."""
+        with self._lock:
+            return self._sessions.get(number)
+
     def end_idle_sessions(self) -> None:
         """End the sessions that have been silent for longer than the idle timeout."""
         timeout = self.config.idle_timeout
         if timeout:
             silent_since = self.monotonic() - timeout
             for session in self.sessions():
-                if session.last_active < silent_since:
+                if session.last_active < silent_since and session.waiting is None:
                     log.info(
                         "client %s: silent for more than %g s, ended", session.address, timeout
                     )
@@ -147,6 +174,9 @@ class Instance:
         self.store.reset_statistics()
         self.prefixes.reset()
         self.accounts.ended = 0
+        self.denials.reset_counts()
+        self.overseer.times.reset()
+        self.peak_bytes = 0
         if self.persistence:
             self.persistence.saves = 0
         counts = self.counts()
@@ -160,15 +190,29 @@ class Instance:
         """One pass of what has to be looked after about every second."""
         self.end_idle_sessions()
         self.accounts.relieve()
+        self.overseer.housekeeping()
+        self.note_peak()
         self.store.drop_idle_indexes()
         for session in self.sessions():
             if writes := session.writes:
                 writes.end_if_idle()
+            if session.held and session.subscriptions:
+                session.push(b"")  # has it look for how long so much has waited
         now, operations = self.monotonic(), self.counts()["commands"]
         with self._lock:
             then, before = self._operations_sample
             self._operations_sample = (now, operations)
             self.operations_per_second = max(0.0, (operations - before) / max(now - then, 0.001))
+
+    @property
+    def may_expire(self) -> bool:
+        """Whether keys may be deleted before somebody asks for them: during a pause all stays."""
+        return self.expires_actively and not self.overseer.pause.held
+
+    def note_peak(self) -> int:
+        """Look how much entries take; return the most that they have taken."""
+        self.peak_bytes = max(self.peak_bytes, self.store.used_bytes)
+        return self.peak_bytes
 
     @property
     def threads(self) -> int:
@@ -184,28 +228,58 @@ class Instance:
         saving = self.persistence.held_bytes if self.persistence else 0
         with self._lock:
             connections = len(self._sessions)
-        return self.accounts.held + self.store.index_bytes + saving + CONNECTION_BYTES * connections
+        held = self.accounts.held + self.store.index_bytes + self.tracking.held_bytes
+        return held + saving + CONNECTION_BYTES * connections
 
     # --- access --------------------------------------------------------------------------
 
-    def log_in(self, session: Session, password: bytes) -> bool:
-        """Tell whether this is the password, in a time that does not depend on the answer.
+    def log_in(
+        self, session: Session, password: bytes, name: bytes = b"default", through: bytes = b"AUTH"
+    ) -> bool:
+        """Have the session be this user if that is the password; tell whether it is.
 
-        Where no password is set, any will do. Who guesses has to wait for each answer.
+        For a user without a password any will do. Who guesses has to wait for each answer.
+        `through` is how the request was called.
         """
-        if self.config.password is None:
-            session.authenticated = True
+        user = self.users.authenticate(name, password)
+        if user is not None:
+            session.become(user)
             return True
-        expected = self.config.password.encode()
-        if hmac.compare_digest(
-            hashlib.sha256(password).digest(), hashlib.sha256(expected).digest()
-        ):
-            session.authenticated = True
-            return True
+        context = "toplevel" if session.transaction is None else "multi"
+        self.denials.add(Denial(Reason.AUTH, through), context, name, describe(session))
         host = session.address.rsplit(":", 1)[0]
         session.penalty = self._guesses.wrong(host)
         self.sparse_log.warn(log, f"password {host}", f"client {session.address}: wrong password")
         return False
+
+    def user_changed(self, user: User, by: Session | None = None) -> None:
+        """Have the sessions of a user see that it may do something else now.
+
+        Those that listen to what it may not hear any more end, as in Redis.
+        """
+        lets_in = user is self.users.default and user.rules.is_open
+        for session in self.sessions():
+            if session.user is user:
+                session.look_around()
+                if lets_in:
+                    session.authenticated = True
+                if (listens := session.subscriptions) and not user.rules.may_hear_all(
+                    [*listens.channels, *listens.shards], list(listens.patterns)
+                ):
+                    self._end(session, by)
+
+    def end_sessions_of(self, users: list[User], but: Session | None = None) -> None:
+        """End the sessions of users that are gone; `but` ends once it is answered."""
+        for session in self.sessions():
+            if session.user in users:
+                session.look_around()
+                self._end(session, but)
+
+    @staticmethod
+    def _end(session: Session, by: Session | None) -> None:
+        session.closing = True  # after the reply; another one carries out nothing more
+        if session is not by:
+            session.close()
 
 
 def _nothing() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 
 from kvdb import errors
+from kvdb.commands.access import flags_of_keys, key_flags
 from kvdb.commands.session import Session
 from kvdb.commands.table import (
     ADMIN,
@@ -14,7 +16,6 @@ from kvdb.commands.table import (
     NONE,
     NOT_QUEUED,
     READ,
-    SLOW,
     TABLE,
     WRITE,
     Command,
@@ -35,28 +36,20 @@ _REDIS_FLAGS = {
     ANYONE: b"no_auth",
     NOT_QUEUED: b"no_multi",
 }
-_REDIS_GROUPS = {
-    "generic": b"@keyspace",
-    "string": b"@string",
-    "transactions": b"@transaction",
-    "connection": b"@connection",
-}
 
 
 def _describe(row: Command) -> Reply:
     """Return what COMMAND INFO says of a command: the ten elements that Redis has."""
     flags = {name for flag, name in _REDIS_FLAGS.items() if flag in row.flags}
-    if SLOW not in row.flags:
+    if "fast" in row.categories:
         flags.add(b"fast")
-    categories = {b"@slow" if SLOW in row.flags else b"@fast"}
-    if WRITE in row.flags:
-        categories.add(b"@write")
-    if READ in row.flags:
-        categories.add(b"@read")
-    if ADMIN in row.flags:
-        categories |= {b"@admin", b"@dangerous"}
-    if row.group in _REDIS_GROUPS:
-        categories.add(_REDIS_GROUPS[row.group])
+    if row.counted_keys:
+        flags.add(b"movablekeys")
+    is_itself_a_command = not row.subcommands or row.name == "COMMAND"
+    if not row.waits_for_data and is_itself_a_command:
+        flags |= {b"loading", b"stale"}
+    if row.group == "pubsub" and is_itself_a_command and not row.name.endswith(" HELP"):
+        flags.add(b"pubsub")
     # Redis counts a subcommand's key positions from the container's name.
     first, last, step = row.keys
     if first and " " in row.name:
@@ -68,20 +61,38 @@ def _describe(row: Command) -> Reply:
         first,
         last,
         step,
-        frozenset(SimpleString(category) for category in categories),
+        frozenset(SimpleString(b"@" + category.encode()) for category in row.categories),
         [],
-        [_key_spec(first, last, step, WRITE in row.flags)] if first else [],
+        _key_specs(row, first, last, step),
         [_describe(each) for each in row.subcommands.values()],
     ]
 
 
-def _key_spec(first: int, last: int, step: int, writes: bool) -> Reply:
+def _key_specs(row: Command, first: int, last: int, step: int) -> list[Reply]:
     """Return where the keys stand, in the form of COMMAND's key specifications."""
-    found = {b"lastkey": last if last < 0 else last - first, b"keystep": step, b"limit": 0}
+    if row.counted_keys:
+        first = row.counted_keys[0] + 1  # of the count, from which on the keys are found
+        place, step = row.counted_keys[1] + 1 - first, row.counted_keys[2]
+        kind, found = b"keynum", {b"keynumidx": 0, b"firstkey": place, b"keystep": step}
+    elif first:
+        last = last if last < 0 else last - first
+        kind, found = b"range", {b"lastkey": last, b"keystep": step, b"limit": 0}
+    else:
+        return []
+    specs: list[Reply] = []
+    *before, flags = key_flags(row)
+    for each in before:  # the first key is another matter than the others
+        only = {b"lastkey": 0, b"keystep": 1, b"limit": 0}
+        specs.append(_key_spec(each, first, b"range", only))
+        first, found[b"lastkey"] = first + 1, last if last < 0 else last - 1
+    return [*specs, _key_spec(flags, first, kind, found)]
+
+
+def _key_spec(flags: str, first: int, kind: bytes, found: dict[bytes, int]) -> Reply:
     return {
-        b"flags": frozenset([SimpleString(b"RW" if writes else b"RO")]),
+        b"flags": frozenset(SimpleString(flag.encode()) for flag in flags.split()),
         b"begin_search": {b"type": b"index", b"spec": {b"index": first}},
-        b"find_keys": {b"type": b"range", b"spec": found},
+        b"find_keys": {b"type": kind, b"spec": found},
     }
 
 
@@ -114,6 +125,9 @@ def command_info(session: Session, *names: bytes) -> Reply:
     return [_describe(row) if row else None for row in rows]
 
 
+_KEY_NAMES = ("key", "key1", "key2", "newkey", "source", "destination")
+
+
 def _document_argument(argument: Argument, keys: bool) -> dict[bytes, Reply]:
     described: dict[bytes, Reply] = {
         b"name": (argument.name or argument.token or "block").lower().encode()
@@ -122,7 +136,7 @@ def _document_argument(argument: Argument, keys: bool) -> dict[bytes, Reply]:
         described[b"type"] = b"oneof" if argument.choices else b"block"
     elif not argument.name:
         described[b"type"] = b"pure-token"
-    elif keys and argument.name in ("key", "newkey", "source", "destination"):
+    elif keys and argument.name in _KEY_NAMES:
         described |= {b"type": b"key", b"key_spec_index": 0}
     else:
         described[b"type"] = b"string"
@@ -136,6 +150,18 @@ def _document_argument(argument: Argument, keys: bool) -> dict[bytes, Reply]:
     return described
 
 
+def _put_together(arguments: list[Argument]) -> list[Argument]:
+    """Make one argument of `key [key ...]`, which there are several of, as Redis describes it."""
+    *before, last = arguments
+    again = last.parts if last.parts and not last.choices else [last]
+    begin = len(before) - len(again)
+    if not (last.optional and last.repeated and begin >= 0):
+        return arguments
+    if [part.name for part in again] != [part.name for part in before[begin:]]:
+        return arguments
+    return [*before[:begin], replace(last, optional=False)]
+
+
 def _document(row: Command) -> dict[bytes, Reply]:
     described: dict[bytes, Reply] = {
         b"summary": row.summary.encode(),
@@ -144,7 +170,8 @@ def _document(row: Command) -> dict[bytes, Reply]:
     }
     if row.arguments and not row.subcommands:
         described[b"arguments"] = [
-            _document_argument(argument, bool(row.keys[0])) for argument in row.arguments
+            _document_argument(argument, bool(row.keys[0]))
+            for argument in _put_together(row.arguments)
         ]
     if row.subcommands:
         described[b"subcommands"] = {
@@ -183,8 +210,8 @@ def command_list(session: Session, *options: bytes) -> Reply:
             case b"MODULE":
                 rows = []
             case b"ACLCAT":
-                category = SimpleString(b"@" + options[2].lower())
-                rows = [row for row in rows if category in _describe(row)[6]]
+                category = options[2].lower().decode("ascii", "replace")
+                rows = [row for row in rows if category in row.categories]
             case b"PATTERN":
                 matches = compile_glob(options[2].lower())
                 rows = [row for row in rows if matches(row.wire_name.encode())]
@@ -201,6 +228,26 @@ def command_list(session: Session, *options: bytes) -> Reply:
     group="server",
 )
 def command_getkeys(session: Session, *request: bytes) -> Reply:
+    row, arguments = _with_keys(request)
+    return [arguments[position] for position in row.find_keys(arguments)]
+
+
+@command(
+    "COMMAND GETKEYSANDFLAGS",
+    "command [argument ...]",
+    NONE,
+    "Return which arguments of a request are keys, and what is done to each.",
+    group="server",
+)
+def command_getkeysandflags(session: Session, *request: bytes) -> Reply:
+    return [
+        [key, frozenset(SimpleString(flag.encode()) for flag in flags if "_" not in flag)]
+        for key, flags in flags_of_keys(*_with_keys(request))
+    ]
+
+
+def _with_keys(request: tuple[bytes, ...]) -> tuple[Command, list[bytes]]:
+    """Return the command and the arguments of a request that has keys. Raises CommandError."""
     row = _find(request[0])
     arguments = request[1:]
     if row is not None and row.subcommands and arguments:
@@ -208,21 +255,26 @@ def command_getkeys(session: Session, *request: bytes) -> Reply:
         arguments = arguments[1:]
     if row is None:
         raise CommandError("ERR Invalid command specified")
-    if not row.keys[0]:
+    if not (row.keys[0] or row.counted_keys):
         raise CommandError("ERR The command has no key arguments")
     if not row.accepts(len(arguments)):
         raise CommandError("ERR Invalid number of arguments specified for command")
-    return [arguments[position] for position in row.key_positions(len(arguments))]
+    if row.counted_keys and not row.find_keys(arguments):
+        raise CommandError("ERR Invalid arguments specified for command")
+    return row, list(arguments)
 
 
 # --- for people ---------------------------------------------------------------------------
 
 GROUPS = {
     "string": "Strings and counters",
+    "bitmap": "Bits",
     "generic": "Keys",
+    "pubsub": "Publish and subscribe",
     "transactions": "Transactions",
     "connection": "Connection",
     "server": "Server",
+    "scripting": "Scripting: there is none",
 }
 
 

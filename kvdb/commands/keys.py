@@ -14,18 +14,29 @@ from kvdb.commands.table import (
     TWO_KEYS,
     WRITE,
     command,
-    container,
 )
 from kvdb.errors import CommandError
 from kvdb.glob import compile_glob
 from kvdb.replies import OK, Reply, SimpleString
 from kvdb.store.entry import Key, key_in, milliseconds, split_key
+from kvdb.store.feed import Cause
 
 _STRING = SimpleString(b"string")
 _NO_TYPE = SimpleString(b"none")
 
 _QUICK_COUNT = 1_000
 """Keys that a SCAN may ask for while others wait: about a millisecond."""
+
+
+def _misses(session: Session, key: Key) -> bool:
+    """Have a key that a reader does not find told to whoever wants to know; return False."""
+    session.store.tell_miss(key)
+    return False
+
+
+def _finds(session: Session, key: Key) -> bool:
+    """Tell whether a key is there; if it is not, that is a miss."""
+    return session.store.exists(key) or _misses(session, key)
 
 
 @command(
@@ -51,7 +62,7 @@ def delete(session: Session, *keys: Key) -> Reply:
 )
 def exists(session: Session, *keys: Key) -> Reply:
     with session.store.atomic():
-        return sum(session.store.exists(key) for key in keys)
+        return sum(_finds(session, key) for key in keys)
 
 
 @command(
@@ -64,7 +75,7 @@ def exists(session: Session, *keys: Key) -> Reply:
 )
 def touch(session: Session, *keys: Key) -> Reply:
     with session.store.atomic():
-        return sum(session.store.touch(key) for key in keys)
+        return sum(session.store.touch(key) or _misses(session, key) for key in keys)
 
 
 @command(
@@ -76,7 +87,7 @@ def touch(session: Session, *keys: Key) -> Reply:
     keys=FIRST_KEY,
 )
 def type_(session: Session, key: Key) -> Reply:
-    return _STRING if session.store.exists(key) else _NO_TYPE
+    return _STRING if _finds(session, key) else _NO_TYPE
 
 
 # --- expiry -------------------------------------------------------------------------------
@@ -167,7 +178,7 @@ def _expires_at_milliseconds(session: Session, key: Key) -> int:
     """Return the deadline in Unix milliseconds; -2 without such a key, -1 without a deadline."""
     entry = session.store.entry(key)
     if entry is None:
-        return -2
+        return _misses(session, key) or -2
     # A float cannot tell the last numbers before 2**63 apart.
     return -1 if entry.expires_at is None else min(round(entry.expires_at * 1000), INT64_MAX)
 
@@ -351,11 +362,14 @@ def copy(session: Session, source: Key, destination: Key, *options: bytes) -> Re
     store = session.store
     with store.atomic():
         entry = store.entry(source)
-        if entry is None or (not replace and store.exists(destination)):
+        if entry is None:
+            return int(_misses(session, source))
+        if not replace and store.exists(destination):
             return 0
         store.set(
-            destination, entry.value, expires_at=entry.expires_at, client_flags=entry.client_flags
-        )
+            destination, entry.value, expires_at=entry.expires_at,
+            client_flags=entry.client_flags, cause=Cause.COPIED,
+        )  # fmt: skip
         return 1
 
 
@@ -395,54 +409,15 @@ def flushall(session: Session, *mode: bytes) -> Reply:
     return _flush(session, None, mode)
 
 
-# --- OBJECT and MEMORY --------------------------------------------------------------------
-
-container("OBJECT", "What the store knows of a value.", group="generic")
-container("MEMORY", "What keys cost of the budget.", group="server")
-
-
 @command(
-    "OBJECT ENCODING",
-    "key",
-    READ,
-    "Return how Redis would keep the value: int, embstr or raw.",
-    group="generic",
-    keys=FIRST_KEY,
-)
-def object_encoding(session: Session, key: Key) -> Reply:
-    entry = session.store.entry(key)
-    if entry is None:
-        return None
-    try:
-        integer(entry.value)
-        return b"int"
-    except CommandError:
-        return b"embstr" if len(entry.value) <= 44 else b"raw"  # 44: OBJ_ENCODING_EMBSTR_SIZE_LIMIT
-
-
-@command(
-    "OBJECT REFCOUNT",
-    "key",
-    READ,
-    "Return 1: values are not shared.",
-    group="generic",
-    keys=FIRST_KEY,
-)
-def object_refcount(session: Session, key: Key) -> Reply:
-    return 1 if session.store.exists(key) else None
-
-
-@command(
-    "MEMORY USAGE",
-    "key [SAMPLES count]",
-    READ,
-    "Return what a key costs of the budget, in bytes.",
+    "SWAPDB",
+    "index1 index2",
+    WRITE | SLOW,
+    "Give all keys of two databases each the place of the other's.",
     group="server",
-    keys=FIRST_KEY,
 )
-def memory_usage(session: Session, key: Key, *options: bytes) -> Reply:
-    if options and (
-        len(options) != 2 or options[0].upper() != b"SAMPLES" or integer(options[1]) < 0
-    ):
-        raise CommandError(errors.SYNTAX)
-    return session.store.cost(key)
+def swapdb(session: Session, index1: bytes, index2: bytes) -> Reply:
+    first = integer(index1, "ERR invalid first DB index")
+    second = integer(index2, "ERR invalid second DB index")
+    session.store.swap(database(b"%d" % first), database(b"%d" % second))
+    return OK

@@ -8,7 +8,7 @@ from typing import Final
 
 from kvdb.errors import CommandError
 from kvdb.store import Store
-from kvdb.store.entry import Key, entry_cost
+from kvdb.store.entry import Key, entry_cost, split_key
 
 IDLE_LIMIT: Final = 60.0
 """Seconds after which an open transaction that nobody uses is rolled back."""
@@ -108,6 +108,14 @@ class PendingWrites:
                 ):
                     raise Conflict
                 self._store.write_many(self._writes)
+
+    def requests(self) -> list[list[bytes]]:
+        """Return the requests that would do now what commit() does."""
+        with self._lock:
+            return [
+                [b"DEL", split_key(key)[1]] if value is None else [b"SET", split_key(key)[1], b""]
+                for key, value in self._writes.items()
+            ]
 
     def release(self) -> None:
         """Forget everything: the session commits nothing more."""

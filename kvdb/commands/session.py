@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from kvdb import errors
+from kvdb.commands.clients import Unsent
 from kvdb.commands.instance import Instance
-from kvdb.commands.pending_writes import PendingWrites
-from kvdb.commands.refusals import log_refusal
-from kvdb.commands.table import QUICK_WORDS, TABLE, Command, Operation, find
-from kvdb.commands.transaction import Transaction
-from kvdb.errors import CommandError
-from kvdb.replies import NO_REPLY, OK, QUEUED, Reply
+from kvdb.commands.permissions import permit, permit_again, permit_named
+from kvdb.commands.standing import ERROR_COUNT as ERROR_COUNT
+from kvdb.commands.standing import LONG_LINE as LONG_LINE
+from kvdb.commands.standing import Standing
+from kvdb.commands.table import QUICK_WORDS, TABLE, Command, Named, Operation, find
+from kvdb.commands.waiting import TakesLong as TakesLong
+from kvdb.errors import CommandError, OutOfMemory
+from kvdb.pause import Waiting
+from kvdb.pubsub import ALLOWED, Form, refuse_while_subscribed
+from kvdb.replies import NO_REPLY, QUEUED, Pushes, Reply
+from kvdb.resp.encoding import encode_reply
 from kvdb.resp.requests import Run
-from kvdb.store import Store
-from kvdb.store.entry import Key, key_in
+from kvdb.store.entry import key_in
+from kvdb.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-ERROR_COUNT: Final = "error "
-"""Before the code word of an error in `Session.counts`."""
 
-LONG_LINE: Final = 64 * 1024
-"""Bytes of JSON above which they take long: half a millisecond."""
-
-
-class TakesLong(Exception):
-    """The request was not carried out: it takes long, and others would have to wait for it."""
-
-
-class Session:
+class Session(Standing):
     """The state of one client's conversation. One thread at a time uses it; others only look.
 
     What others do to it is `close()` and `push()`, which may come at any moment.
@@ -40,12 +36,11 @@ class Session:
 
     # Ten thousand of them take a third of what they would with a dict each.
     __slots__ = (
-        "__weakref__", "address", "at_leisure", "authenticated", "close", "closing", "commands",
-        "counts", "db", "held", "id", "instance", "last_active", "last_command", "library_name",
-        "library_version", "local_address", "name", "no_evict", "no_touch", "notes_steps",
-        "ordinary", "penalty", "push", "received", "saw", "sent", "silent", "skip_next",
-        "skipping", "started_at", "store", "transaction", "version", "watched", "watched_bytes",
-        "writes", "wrote",
+        "__weakref__", "address", "close", "closing", "db", "form", "held", "id",
+        "in_exec", "last_active", "last_command", "library_name", "library_version",
+        "local_address", "name", "no_evict", "no_touch", "outgoing", "penalty", "push", "recall",
+        "saw", "silent", "skip_next", "skipping", "started_at", "tracker",
+        "version", "waiting", "wrote",
     )  # fmt: skip
 
     def __init__(
@@ -55,31 +50,28 @@ class Session:
         local_address: str = "",
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.instance = instance
-        self.store: Store = instance.store
+        super().__init__(instance)
         self.address, self.local_address = address, local_address
         self.close = close
         self.push: Callable[[bytes], None] = _nowhere
         """Sends the client what it has not asked for. Any thread may call it."""
+        self.recall: Callable[[], bytes] = bytes
+        """Takes back what was pushed and is not on its way yet, to be sent with a reply."""
+        self.outgoing: Unsent | None = None  # what waits to be sent to it
+        self.form: Form = encode_reply  # what is subscribed to now comes in it
         self.id = 0  # given by Instance.admit()
-        # Only the session's own thread counts here; sums over all sessions are a moment old.
-        self.commands = self.received = self.sent = 0  # the latter two in bytes
-        self.at_leisure = True  # nobody else has to wait for what is carried out now
         # Where replies wait for the disk: the step of the change feed that the last request was,
         # 0 if it has changed nothing, and the last step that its answer can have seen.
-        self.notes_steps = False
         self.wrote = self.saw = 0
-        self.counts: Counter[str] = Counter()  # what a dialect counts for its statistics
+        self.waiting: Waiting | None = None  # for this, with a request that has come
+        self.in_exec = False  # EXEC is carrying out what MULTI has queued
         self.started_at = self.last_active = instance.monotonic()
         self.last_command = "NULL"
         self.library_name = self.library_version = b""
         self.closing = False  # end the connection once the reply is sent
         self.penalty = 0.0  # seconds that the next replies are to be held back
         self.held = 0  # bytes, as Instance.accounts has them
-        self.watched: dict[Key, int] = {}  # key -> its version when it was watched
-        self.watched_bytes = 0  # what these take, about
-        self.transaction: Transaction | None = None
-        self.writes: PendingWrites | None = None  # of an interactive transaction
+        self.tracker: Tracker | None = None  # it wants to be told when keys change
         self.reset()
 
     def take_penalty(self) -> float:
@@ -88,20 +80,14 @@ class Session:
         return penalty
 
     @property
-    def queues(self) -> bool:
-        """Whether queued_bytes is more than nothing."""
-        return bool(self.transaction or self.writes or self.watched)
-
-    @property
-    def queued_bytes(self) -> int:
-        """What MULTI or START have queued."""
-        queued = self.transaction.bytes if self.transaction else 0
-        return queued + self.watched_bytes + (self.writes.held_bytes if self.writes else 0)
+    def only_listens(self) -> bool:
+        """Whether a reply to this request could be taken for a message. JSON tells them apart."""
+        return bool(self.subscriptions) and self.version == 2 and self.form is encode_reply
 
     def reset(self) -> None:
         """Go back to the state of a new connection (RESET)."""
         self.end_everything()
-        self.authenticated = self.instance.config.password is None
+        self.become(self.instance.users.default, self.instance.users.default.rules.is_open)
         self.db = 0
         self.version = 2  # of RESP
         self.name = b""
@@ -110,33 +96,14 @@ class Session:
         self.no_touch = self.no_evict = False
         self.ordinary = self._is_ordinary()
 
-    def end_transaction(self) -> None:
-        """Forget what MULTI has queued and what is watched."""
-        self.transaction = None
-        self.unwatch()
-
     def end_everything(self) -> None:
         """As end_transaction(); forget what waits for a COMMIT, too."""
         self.end_transaction()
         if (writes := self.end_writes()) is not None:
             writes.release()
-
-    def start_writes(self) -> None:
-        """Begin an interactive transaction (START)."""
-        limit = self.instance.config.max_request_bytes
-        self.writes = PendingWrites(self.store, limit, self.instance.monotonic)
-
-    def end_writes(self) -> PendingWrites | None:
-        """Take the interactive transaction out; None if none is open. Release what is returned."""
-        writes, self.writes = self.writes, None
-        return writes
-
-    def unwatch(self) -> None:
-        """Forget what is watched."""
-        for key in self.watched:
-            self.store.unwatch(key)
-        self.watched.clear()
-        self.watched_bytes = 0
+        self.instance.hub.leave(self)
+        self.instance.tracking.stop(self)
+        self.instance.overseer.remove_monitor(self)
 
     def execute(self, request: list[bytes]) -> Reply:
         """Carry out one request and return its reply; a refusal is returned, not raised.
@@ -150,13 +117,13 @@ class Session:
             if row is not None and row.ordinary and row.least < len(request) <= row.most_words:
                 # Nearly every request comes this way: nothing is asked of it that is known.
                 try:
-                    return self.perform(row, row.handler, self, request[1:])
+                    return self.perform(row, row.handler, self, request[1:], request)
                 except CommandError as error:
-                    return self._counted(error)
+                    return self.counted(error)
                 except TakesLong:
                     raise
                 except Exception:
-                    return self._counted(internal_error(row.name))
+                    return self.counted(internal_error(row.name))
         before = self.skipping, self.skip_next
         self.skipping, self.skip_next = self.skip_next, False
         try:
@@ -164,25 +131,53 @@ class Session:
         except TakesLong:
             self.skipping, self.skip_next = before
             raise
+        if self.tracker is not None:
+            self.tracker.end_request(request[0], self.transaction is not None)
         self.ordinary = self._is_ordinary()
-        return NO_REPLY if self.silent or self.skipping else reply
+        if self.restricted or self.instance.paused:  # because of another thread, just now
+            self.ordinary = False
+        # What confirms a subscription is sent all the same, as in Redis.
+        hidden = (self.silent or self.skipping) and type(reply) is not Pushes
+        return NO_REPLY if hidden else reply
 
     def perform(
-        self, operation: Operation, handler: Callable[..., Any], who: Any, arguments: Iterable[Any]
+        self,
+        operation: Operation,
+        handler: Callable[..., Any],
+        who: Any,
+        arguments: Iterable[Any],
+        request: Any = None,
     ) -> Any:
         """Carry out one request: the place that all of them pass, whatever their dialect.
 
-        Calls handler(who, *arguments); returns and raises what that does.
+        Calls handler(who, *arguments); returns and raises what that does. `request` is what the
+        operation's `needs` is asked about, and what is shown of it to who watches. Raises
+        CommandError if the user may not do that.
         """
         self.commands += 1
         self.last_command = operation.wire_name
         try:
-            if not self.notes_steps:
+            if self.plain:
                 return handler(who, *arguments)
-            return self._perform_noting_step(operation, handler, who, arguments)
+            if self.restricted and isinstance(operation, Named):
+                self.commands -= 1  # not if it may not be done
+                permit_named(self, operation, request)
+                self.commands += 1
+            if self.is_seen:
+                see = self.instance.overseer.see
+                return see(self, operation, handler, who, arguments, request)
+            return self.carry_out(operation, handler, who, arguments)
         except TakesLong:
             self.commands -= 1  # it will come once more
             raise
+
+    def carry_out(
+        self, operation: Operation, handler: Callable[..., Any], who: Any, arguments: Iterable[Any]
+    ) -> Any:
+        """As perform(), for that alone, and for who watches it."""
+        if not self.notes_steps:
+            return handler(who, *arguments)
+        return self._perform_noting_step(operation, handler, who, arguments)
 
     def _perform_noting_step(
         self, operation: Operation, handler: Callable[..., Any], who: Any, arguments: Iterable[Any]
@@ -205,46 +200,18 @@ class Session:
         The session must be in its ordinary state.
         """
         row, requests = TABLE[run.name], len(run.columns[0])
-        if row.least != len(run.columns) or row.many is None:
+        if row.least != len(run.columns) or row.many is None or self.restricted:
             return [self.execute([run.name, *each]) for each in zip(*run.columns, strict=True)]
         try:
             replies: list[Reply] = self.perform(row, row.many, self, run.columns)
+        except TakesLong:
+            raise
         except Exception:
             replies = [internal_error(row.name)] * requests
         self.commands += requests - 1
         if not row.reads:
-            self._count_refusals(replies)
+            self.count_refusals(replies)
         return replies
-
-    def take_leisure_for(self, key: Key) -> None:
-        """As take_leisure(), if the key's value is a large one that has to be encoded."""
-        if not self.at_leisure and (self.store.cost(key) or 0) > LONG_LINE:
-            raise TakesLong
-
-    def take_leisure(self, needed: bool = True) -> None:
-        """Say, before anything is done, that what follows takes long. Raises TakesLong."""
-        if needed and not self.at_leisure:
-            raise TakesLong
-
-    def _count_refusals(self, replies: list[Reply]) -> None:
-        """Count the errors among the replies to a run; that there is none is found out quickly.
-
-        Measured for runs of 50: no difference for SET and INCR that could be told from noise.
-        """
-        if replies[0] is OK and replies.count(OK) == len(replies):
-            return
-        if set(map(type, replies)) != {int}:
-            for reply in replies:
-                if isinstance(reply, CommandError):
-                    self._counted(reply)
-
-    def _counted(self, error: CommandError) -> CommandError:
-        """Count an error by its code word (INFO errorstats); return it as a reply."""
-        code = error.text.partition(" ")[0]
-        self.counts[ERROR_COUNT + code] += 1
-        if self.authenticated:
-            log_refusal(self, code, error.text)
-        return error.as_reply()
 
     def _is_ordinary(self) -> bool:
         """Tell whether a command on keys needs nothing but its handler.
@@ -256,39 +223,40 @@ class Session:
             and self.transaction is None
             and not self.instance.loading
             and not self.db
+            and self.subscriptions is None
             and not (self.silent or self.skipping or self.skip_next or self.no_touch)
+            and not (self.restricted or self.instance.paused)
+            and (self.tracker is None or self.tracker.only_listens)
         )
-
-    def totals(self) -> Counter[str]:
-        """Return all that this session has counted. Any thread may ask."""
-        totals = self.counts.copy()  # a copy: the session's own thread goes on counting
-        totals.update(commands=self.commands, received=self.received, sent=self.sent)
-        return totals
 
     def refuse(self, error: CommandError) -> Reply:
         """Return the reply to a request that its dialect had to refuse (too long, badly formed)."""
         if self.transaction:
             self.transaction.aborted = True
         self.skipping, self.skip_next = self.skip_next, False
-        self._counted(error)
+        self.counted(error)
         return NO_REPLY if self.silent or self.skipping else error.as_reply()
 
     def _execute(self, request: list[bytes]) -> Reply:
         row = None
         try:
             row, arguments = self._find(request)
+            if self.instance.paused:  # before a thread is asked for, or it is queued
+                self.instance.overseer.hold(self, row, request)
             if self.transaction is None or row.at_once:
                 self.take_leisure(row.slow or len(arguments) > QUICK_WORDS)
-                return self.perform(row, Session._call, self, (row, arguments))
+                return self.perform(row, Session.call, self, (row, arguments), request)
             self.last_command = row.wire_name
             self.transaction.append(row, arguments, self.instance.config.max_request_bytes)
             return QUEUED
         except CommandError as error:
-            return self._counted(error)
+            if row is None and self.instance.overseen:
+                self.instance.overseer.rejected(request)
+            return self.counted(error)
         except TakesLong:
             raise
         except Exception:
-            return self._counted(internal_error(row.name if row else "the command table"))
+            return self.counted(internal_error(row.name if row else "the command table"))
 
     def _find(self, request: list[bytes]) -> tuple[Command, list[bytes]]:
         """Return the command and its arguments if it may be run or queued now."""
@@ -296,10 +264,16 @@ class Session:
             row, arguments = find(request)
             if not self.authenticated and not row.anyone:
                 raise CommandError(errors.NOT_AUTHENTICATED)
+            if self.restricted:
+                permit(self, row, arguments)
+            if self.only_listens and row.name not in ALLOWED:
+                raise refuse_while_subscribed(row.wire_name)
             if self.instance.loading and row.waits_for_data:
                 raise CommandError(errors.LOADING)
             if self.transaction and row.not_queued:
                 raise CommandError(errors.NOT_INSIDE_MULTI)
+            if self.transaction and row.grows and self.store.is_full:
+                raise OutOfMemory
         except CommandError as error:
             if request[0].upper() == b"EXEC":  # it ends the transaction, whatever is wrong
                 self.end_transaction()
@@ -314,20 +288,31 @@ class Session:
         """Carry out one command of a transaction. Raises what its handler raises."""
         self.commands += 1
         try:
-            return self._call(row, arguments)
+            if self.restricted:
+                permit_again(self, row, arguments)
+            if self.is_seen:
+                return self.instance.overseer.see_queued(self, row, arguments)
+            return self.call(row, arguments)
         except Exception as error:
-            self._counted(
+            self.counted(
                 error if isinstance(error, CommandError) else CommandError(errors.INTERNAL)
             )
             raise
 
-    def _call(self, row: Command, arguments: list[bytes]) -> Reply:
+    def call(self, row: Command, arguments: list[bytes]) -> Reply:
         """Call a command's handler, with its keys as the store has them."""
         given: list[Any] = arguments
         if self.db:
             given = list(arguments)
-            for position in row.key_positions(len(given)):
+            for position in row.find_keys(given):
                 given[position] = key_in(self.db, given[position])
+        if (tracker := self.tracker) is not None and (row.reads or row.writes):
+            read = [arguments[each] for each in row.find_keys(arguments) if row.reads]
+            handle = functools.partial(self._handle, row, given)
+            return tracker.carry_out(handle, read, row.writes, row.is_step)
+        return self._handle(row, given)
+
+    def _handle(self, row: Command, given: list[Any]) -> Reply:
         if self.no_touch and row.touches:
             with self.store.atomic(touching=False):
                 return row.handler(self, *given)

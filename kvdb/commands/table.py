@@ -10,10 +10,13 @@ the usage line. Registering a name twice is an error.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
+from kvdb.commands.arguments import parse_integer
+from kvdb.commands.categories import categories_of
 from kvdb.commands.usage import Argument, parse_usage
 from kvdb.errors import CommandError
 from kvdb.replies import Reply
@@ -68,8 +71,19 @@ class Named(NamedTuple):
     """A request of a dialect that has no table of commands."""
 
     wire_name: str
+    needs: Callable[[Any], Iterable[list[bytes]]]
+    """Returns what it comes down to, as requests of commands in the table: whoever may not do
+    all of these is refused. It is called with the request as the dialect has it."""
     is_step: bool = True
 
+
+def needs_nothing(request: object) -> Iterable[list[bytes]]:
+    """What `Named.needs` is for what everybody may do."""
+    return ()
+
+
+LONG_READS: Final = frozenset(("SCAN", "DUMP", "LCS", "BITCOUNT", "BITPOS"))
+"""What is worked on without the store's lock: it reads a value, or keys, and then takes long."""
 
 QUICK_WORDS: Final = 500
 """A request of more words takes long: half a millisecond, during which nobody else is answered."""
@@ -89,6 +103,8 @@ class Command:
     handler: Handler
     open_ended: bool = False  # more arguments than the usage line shows reach the handler
     many: Callable[..., list[Reply]] | None = None  # carries out a run of requests: see in_runs()
+    # Where an argument says how many keys there are: its place, that of the first key, the step.
+    counted_keys: tuple[int, int, int] | None = None
     arguments: list[Argument] = field(init=False)
     least: int = field(init=False)
     most: int | None = field(init=False)  # None: any number
@@ -98,6 +114,7 @@ class Command:
     not_queued: bool = field(init=False)
     writes: bool = field(init=False)
     reads: bool = field(init=False)
+    grows: bool = field(init=False)
     waits_for_data: bool = field(init=False)  # refused until the data file has been read
     touches: bool = field(init=False)  # may count as use of keys
     ordinary: bool = field(init=False)  # works on keys only: leaves the session as it is
@@ -115,14 +132,24 @@ class Command:
         self.at_once = Flag.AT_ONCE in self.flags
         self.not_queued = Flag.NOT_QUEUED in self.flags
         self.writes, self.reads = Flag.WRITE in self.flags, Flag.READ in self.flags
+        self.grows = Flag.GROWS in self.flags
         works_on_keys = bool(self.flags & (Flag.READ | Flag.WRITE))
         self.waits_for_data = works_on_keys or self.name in ("PING", "SAVE", "BGSAVE")  # as Redis
         self.touches = works_on_keys and Flag.SLOW not in self.flags
         self.ordinary = self.touches and not self.at_once and not self.not_queued
         self.slow = Flag.SLOW in self.flags or Flag.ADMIN in self.flags
-        self.is_step = Flag.ADMIN not in self.flags and self.name != "SCAN"
+        self.is_step = Flag.ADMIN not in self.flags and self.name not in LONG_READS
+        if self.group == "pubsub":  # it has nothing to do with keys, and may have many receivers
+            self.is_step = False
         self.most_words = QUICK_WORDS if self.most is None else self.most + 1
         self.wire_name = self.name.lower().replace(" ", "|")
+
+    @cached_property
+    def categories(self) -> frozenset[str]:
+        """Redis's, without their `@`: rules for users name them."""
+        admin = Flag.ADMIN in self.flags
+        is_container = bool(self.subcommands)
+        return categories_of(self.name, self.group, is_container, self.reads, self.writes, admin)
 
     @property
     def arity(self) -> int:
@@ -140,6 +167,15 @@ class Command:
         if not first:
             return range(0)
         return range(first - 1, count if last < 0 else min(last, count), step)
+
+    def find_keys(self, arguments: Sequence[bytes]) -> range:
+        """As key_positions(), also where one of the arguments counts the keys."""
+        if self.counted_keys is None:
+            return self.key_positions(len(arguments))
+        counter, first, step = self.counted_keys
+        count = parse_integer(arguments[counter]) or 0
+        end = first + count * step
+        return range(first, end, step) if first < end <= len(arguments) else range(0)
 
 
 TABLE: Final[dict[bytes, Command]] = {}
@@ -160,6 +196,7 @@ def command(
     since: str = "0.1.0",
     aliases: tuple[str, ...] = (),
     open_ended: bool = False,
+    counted_keys: tuple[int, int, int] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Declare the decorated function as the handler of a command.
 
@@ -170,6 +207,7 @@ def command(
     def register(handler: Handler) -> Handler:
         for each in (name, *aliases):
             row = Command(each, usage, flags, summary, group, since, keys, handler, open_ended)
+            row.counted_keys = counted_keys
             container, _, subcommand = each.partition(" ")
             rows = TABLE[container.encode()].subcommands if subcommand else TABLE
             key = (subcommand or container).encode()

@@ -15,6 +15,7 @@ class Transaction:
         self.bytes = 0
         """What the queue takes, about."""
         self.words = 0
+        self.grows = False  # something in it may need memory
         self.is_long = False  # something in it takes long, or all of it does
 
     def append(self, row: Command, arguments: list[bytes], max_bytes: int) -> None:
@@ -27,4 +28,5 @@ class Transaction:
             raise CommandError(f"ERR the transaction is larger than {max_bytes} bytes")
         self.queue.append((row, arguments))
         self.words += 1 + len(arguments)
+        self.grows = self.grows or row.grows
         self.is_long = self.is_long or row.slow or self.words > QUICK_WORDS

@@ -42,13 +42,17 @@ def exec_(session: Session) -> Reply:
     try:
         if transaction.aborted:
             raise CommandError(errors.TRANSACTION_ABORTED)
+        if transaction.grows and session.store.is_full:
+            raise CommandError(errors.TRANSACTION_ABORTED_BY + errors.OUT_OF_MEMORY)
         session.transaction = None  # handlers must not see it: they are being carried out
+        session.in_exec = True
         with session.store.atomic():
             for key, version in session.watched.items():
                 if not session.store.unchanged(key, version):
                     return NIL_ARRAY
             return [_run(session, row, arguments) for row, arguments in transaction.queue]
     finally:
+        session.in_exec = False
         session.end_transaction()
 
 

@@ -43,11 +43,24 @@ class Request:
     path: str
     query: str = ""
     body: bytes = b""
+    may: Callable[..., bool] = lambda *words: True
+    """Tells whether the user may make a request of the command table."""
 
     @property
     def parameters(self) -> dict[bytes, bytes]:
         """The query's values by name; of a name that comes twice, the last."""
         return dict(_parse_query(self.query))
+
+    @property
+    def words(self) -> list[bytes]:
+        """It, as MONITOR shows it."""
+        target = f"{self.path}?{self.query}" if self.query else self.path
+        return [self.method.encode(), target.encode("utf-8", "replace")]
+
+    @property
+    def key(self) -> bytes:
+        """The key that a path under /keys/ names."""
+        return urllib.parse.unquote_to_bytes(self.path.removeprefix("/keys/"))
 
     @property
     def db(self) -> int:
@@ -66,6 +79,24 @@ class Response:
     body: bytes = b""
     content_type: str = TEXT
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def needs_of(request: Request) -> list[list[bytes]]:
+    """Return what a request comes down to for rules about users, as commands of the table."""
+    if request.method == "OPTIONS":
+        return []
+    if request.path.startswith("/keys/"):
+        command = {"PUT": [b"SET"], "DELETE": [b"DEL"]}.get(request.method, [b"GET"])
+        return [[*command, request.key, b""] if command == [b"SET"] else [*command, request.key]]
+    if request.path in ("/set", "/get"):
+        parameters = _parse_query(request.query)
+        if len(parameters) != 1:
+            return []  # 500
+        ((name, value),) = parameters
+        return [[b"SET", name, b""]] if request.path == "/set" else [[b"GET", value]]
+    if request.path in ("/", "/keys"):  # on the page, values only of what may be read
+        return [[b"SCAN", b"0"]]
+    return [[b"INFO"]] if request.path == "/metrics" else []
 
 
 class Api:
@@ -121,8 +152,7 @@ class Api:
     # --- the REST form -------------------------------------------------------------------
 
     def _key(self, request: Request) -> Response:
-        name = urllib.parse.unquote_to_bytes(request.path.removeprefix("/keys/"))
-        key = key_in(request.db, name)
+        key = key_in(request.db, request.key)
         match request.method:
             case "GET" | "HEAD":
                 entry = self._store.get_entry(key)
@@ -181,7 +211,8 @@ class Api:
         parameters = request.parameters
         cursor, names = self.scan(parameters, request.db)
         prefix = parameters.get(b"prefix", b"")
-        page = render_page(self._instance, names, cursor, prefix, request.db)
+        hidden = {name for name in names if not request.may(b"GET", name)}
+        page = render_page(self._instance, names, cursor, prefix, request.db, hidden)
         return Response(200, page.encode(), HTML)
 
     def _metrics(self, request: Request) -> Response:

@@ -13,15 +13,18 @@ import socket
 import string
 import urllib.parse
 from email.errors import MissingHeaderBodySeparatorDefect
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final
 
 import kvdb
+from kvdb.commands import permissions
 from kvdb.commands.session import ERROR_COUNT, Session
 from kvdb.commands.table import Named
+from kvdb.commands.waiting import MustWait
 from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
-from kvdb.http.api import Api, Request, Response
+from kvdb.http.api import Api, Request, Response, needs_of
 from kvdb.http.body import Body, HeaderReader, Refused
 from kvdb.http.sender import check_sender
 from kvdb.persistence import Seen
@@ -75,6 +78,7 @@ class Handler(BaseHTTPRequestHandler):
             close=self._open.end,
         )
         self.server.instance.admit(self.session)
+        self.session.be_timed(True)
         try:
             super().handle()
         except OSError:
@@ -112,7 +116,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._check_password()
             if instance.loading:
                 raise Refused(503, "loading the data; try again", close=True)
-            request = Request(self.command, url.path, url.query, body.read())
+            may = partial(permissions.may, self.session)
+            request = Request(self.command, url.path, url.query, body.read(), may)
             self.session.received += len(request.body)
             response = self._respond(request)
         except Refused as refused:
@@ -144,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             if persistence is not None and persistence.congested and self._may_write(request):
                 persistence.wait_for_room()
             return response
-        self.session.notes_steps = True
+        self.session.note_steps()
         ticket = persistence.arrive()
         try:
             for _ in range(_ATTEMPTS):
@@ -165,18 +170,28 @@ class Handler(BaseHTTPRequestHandler):
 
     def _respond_now(self, request: Request) -> Response:
         on_keys = request.path in ("/set", "/get") or request.path.startswith("/keys")
-        operation = Named(request.method.lower(), is_step=on_keys)
+        operation = Named(request.method.lower(), needs_of, is_step=on_keys)
         try:
-            answer: Response = self.session.perform(
-                operation, Api.respond, self.server.api, (request,)
-            )
-            return answer
+            while True:
+                try:
+                    answer: Response = self.session.perform(
+                        operation, Api.respond, self.server.api, (request,), request
+                    )
+                    return answer
+                except MustWait:  # clients are paused; this thread has nothing else to do
+                    self.server.hold_back(0.02)
+                    if self.server.stopping:
+                        raise Refused(503, "the server stops", close=True) from None
         except OutOfMemory as error:
             raise Refused(507, error.text) from None
         except (EntryTooLarge, ValueTooLarge) as error:
             raise Refused(413, error.text) from None
         except CommandError as error:
-            raise Refused(400, error.text) from None
+            if not error.text.startswith("NOPERM "):
+                raise Refused(400, error.text) from None
+            if "Authorization" not in self.headers:  # a browser asks its user then
+                raise Refused(401, "password required") from None
+            raise Refused(403, error.text.removeprefix("NOPERM ")) from None
         except ValueError as error:
             raise Refused(400, str(error)) from None
         except Exception:
@@ -212,16 +227,18 @@ class Handler(BaseHTTPRequestHandler):
     # --- what is refused -----------------------------------------------------------------
 
     def _check_password(self) -> None:
-        if self.server.instance.config.password is None:
+        session, users = self.session, self.server.instance.users
+        session.become(users.default, users.default.rules.is_open)  # each request says who it is
+        if session.authenticated and "Authorization" not in self.headers:
             return
         kind, _, credentials = self.headers.get("Authorization", "").partition(" ")
         try:
-            _, colon, password = base64.b64decode(credentials, validate=True).partition(b":")
+            name, colon, password = base64.b64decode(credentials, validate=True).partition(b":")
         except ValueError:
-            colon, password = b"", b""
+            name, colon, password = b"", b"", b""
         if kind.lower() != "basic" or not colon:
             raise Refused(401, "password required")
-        if not self.server.instance.log_in(self.session, password):
+        if not self.server.instance.log_in(session, password, users.meant_by(name)):
             self.server.hold_back(self.session.penalty)
             raise Refused(401, "password required")
 

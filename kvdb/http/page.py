@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import urllib.parse
+from collections.abc import Collection
 
 from kvdb.commands.info import human
 from kvdb.commands.instance import Instance
@@ -37,16 +38,29 @@ nav { border-top: 1px solid #8885; padding: .8rem 0; display: flex; gap: 1.5rem;
 """
 
 
+_HIDDEN = """\
+<details><summary><code>{}</code> <small>no permission to read it</small></summary></details>
+"""
+
+
 def render_page(
-    instance: Instance, names: list[bytes], cursor: int, prefix: bytes, db: int = 0
+    instance: Instance,
+    names: list[bytes],
+    cursor: int,
+    prefix: bytes,
+    db: int = 0,
+    hidden: Collection[bytes] = (),
 ) -> str:
     """Return the page that lists these keys of a database.
 
-    `cursor` leads to the next page (0: there is none).
+    `cursor` leads to the next page (0: there is none). Of `hidden` keys only the names are shown.
     """
     store = instance.store
     keys = store.size(db)
-    shown = [_render_key(instance, key_in(db, name)) for name in names]
+    shown = [
+        _HIDDEN.format(_escape(name)) if name in hidden else _render_key(instance, key_in(db, name))
+        for name in names
+    ]
     more = ""
     if cursor:
         query = urllib.parse.urlencode({"cursor": cursor, "prefix": prefix, "db": db})

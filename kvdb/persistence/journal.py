@@ -30,7 +30,7 @@ from kvdb.persistence.lockfile import AlreadyLocked, LockFile
 from kvdb.persistence.outcomes import Outcomes
 from kvdb.persistence.waiting import WaitingChanges
 from kvdb.store import Store
-from kvdb.store.feed import Cause, Change, Flush
+from kvdb.store.feed import Cause, Fact
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class Journal:
 
     # --- the thread ----------------------------------------------------------------------
 
-    def _listen(self, step: int, facts: Sequence[Change | Flush]) -> None:
+    def _listen(self, step: int, facts: Sequence[Fact]) -> None:
         with self._changed:
             self._outcomes.told = step
             if facts[-1].cause is Cause.TAKEN_BACK:  # the file holds that

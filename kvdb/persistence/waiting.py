@@ -9,7 +9,7 @@ from typing import Final
 
 from kvdb.store import Dump
 from kvdb.store.entry import Entry, Key, split_key
-from kvdb.store.feed import Change, Flush
+from kvdb.store.feed import Change, Fact, Flush
 
 _CHANGE_BYTES: Final = 150  # what a change takes in the queue beside its key and value
 
@@ -86,7 +86,7 @@ class WaitingChanges:
         """How many keys and flushes wait. The caller holds the condition."""
         return len(self.changes) + len(self.flushed) + self.everything
 
-    def add_locked(self, facts: Sequence[Change | Flush]) -> None:
+    def add_locked(self, facts: Sequence[Fact]) -> None:
         """Add what one step has changed."""
         if self._since is None:
             self._since = self.monotonic()
@@ -97,6 +97,10 @@ class WaitingChanges:
                 self.changes[fact.key] = (
                     None if value is None else Entry(value, fact.expires_at, fact.client_flags)
                 )
+            elif not isinstance(fact, Flush):
+                # The file's rows know their databases, down to their checksums: it is as quick
+                # to write all of them anew.
+                self.write_everything_locked()
             elif fact.db is None:
                 self._forget_changes_locked()
                 self.flushed = {None}

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
-from kvdb.commands.session import Session, TakesLong
+from kvdb.commands.session import Session
+from kvdb.commands.waiting import MustWait, TakesLong
 from kvdb.errors import NotOurProtocol
 from kvdb.persistence import Persistence, Seen
 from kvdb.resp.buffer import InputBuffer
@@ -32,7 +33,10 @@ class Dialect(Protocol):
     """
 
     takes_long: bool
-    """What follows takes long: call receive(b"") where nobody else has to wait for it."""
+    """What follows takes long: call receive(b"") where nobody else has to wait for it.
+
+    If the session is `waiting`, on the other hand, not before that is over.
+    """
 
     undecided: Undecided | None
     """What is due instead, once the disk holds what it depends on. Until it is settled, receive()
@@ -194,7 +198,7 @@ class RequestLoop:
         if persistence is None or not persistence.waits:
             replies = self._answer_batch(None)
             return replies[0] if len(replies) == 1 else b"".join(replies)
-        self.session.notes_steps = True
+        self.session.note_steps()
         undecided = Undecided(self, persistence)
         try:
             undecided.wait_with(self._answer_batch(undecided))
@@ -230,10 +234,13 @@ class RequestLoop:
                     if self._postponed:
                         self._postponed = False
                         reply = self._answer_last()
+                        session.waiting = None
                     else:
                         reply = self._answer_next()
-                except TakesLong:
-                    self._postponed = self.more = self.takes_long = True
+                except TakesLong as reason:
+                    self._postponed = self.more = True
+                    session.waiting = reason.waiting if isinstance(reason, MustWait) else None
+                    self.takes_long = session.waiting is None
                     break
                 except NotOurProtocol as error:
                     self._end_without_a_word(error)
@@ -298,7 +305,7 @@ class RequestLoop:
         """Return what a request means depends on, beside its words and the store."""
         session = self.session
         return (
-            session.authenticated, session.db, session.version, session.transaction,
+            session.user, session.authenticated, session.db, session.version, session.transaction,
             session.writes, session.silent, session.skip_next,
         )  # fmt: skip
 

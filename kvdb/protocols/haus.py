@@ -15,11 +15,13 @@ import base64
 import json
 import logging
 import re
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from kvdb.acl.users import DEFAULT
 from kvdb.commands.pending_writes import TransactionEnded
 from kvdb.commands.session import LONG_LINE, Session, TakesLong
-from kvdb.commands.table import Named
+from kvdb.commands.table import Named, needs_nothing
 from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol
 from kvdb.protocols import Instead, RequestLoop
 from kvdb.resp.buffer import LineTooLong
@@ -31,12 +33,26 @@ log = logging.getLogger(__name__)
 _HTTP_REQUEST = re.compile(rb"[A-Za-z]+ (?:/|\*|https?:)\S* HTTP/1\.[01]\s*\Z")
 
 
-_OPERATIONS: Final = {
-    name: Named(name.decode().lower(), is_step=name not in (b"AUTH", b"QUIT"))
-    for name in (
-        b"PUT", b"GET", b"DEL", b"DELETE", b"START", b"COMMIT", b"ROLLBACK", b"AUTH", b"QUIT",
-    )
+_Needs = Callable[["Haus"], Iterable[list[bytes]]]
+_NEEDS: Final[dict[bytes, _Needs]] = {
+    b"PUT": lambda haus: [[b"SET", haus.key, b""]],
+    b"GET": lambda haus: [[b"GET", haus.key]],
+    b"DEL": lambda haus: [[b"DEL", haus.key]],
+    b"DELETE": lambda haus: [[b"DEL", haus.key]],
+    b"START": lambda haus: [[b"MULTI"]],
+    b"COMMIT": lambda haus: [
+        [b"EXEC"], *(haus.session.writes.requests() if haus.session.writes else ()),
+    ],
+    b"ROLLBACK": lambda haus: [[b"DISCARD"]],
+    b"AUTH": needs_nothing,
+    b"QUIT": needs_nothing,
 }  # fmt: skip
+"""The commands there are, and what each comes down to for rules about users."""
+
+_OPERATIONS: Final = {
+    name: Named(name.decode().lower(), needs, is_step=name not in (b"AUTH", b"QUIT"))
+    for name, needs in _NEEDS.items()
+}
 
 
 class HausError(Exception):
@@ -80,7 +96,10 @@ class Haus(RequestLoop):
         except (HausError, TransactionEnded) as error:
             return _line({"status": "Error", "mesg": str(error)})
         except CommandError as error:
-            return _line({"status": "Error", "mesg": error.text.removeprefix("ERR ")})
+            text = error.text.removeprefix("ERR ")
+            if text.startswith("NOPERM "):
+                text = f"Not permitted: {text.removeprefix('NOPERM ')}!"
+            return _line({"status": "Error", "mesg": text})
         except Exception:
             log.exception("internal error on the Haus port")
             return _line({"status": "Error", "mesg": "Internal error!"})
@@ -106,7 +125,7 @@ class Haus(RequestLoop):
         words = line.strip().split(None, 2)
         name = words[0].upper()
         if not session.authenticated and name not in (b"AUTH", b"QUIT"):
-            raise HausError("Authentication required: AUTH password")
+            raise HausError("Authentication required: AUTH password, or AUTH user password")
         if session.instance.loading and name != b"QUIT":
             raise HausError("Loading the data; try again!")
         if name == b"AUTH" and len(words) > 1:
@@ -117,7 +136,7 @@ class Haus(RequestLoop):
         if name == b"GET":
             session.take_leisure_for(key_in(session.db, words[-1]))
         answer: dict[str, str] = session.perform(
-            operation, Haus._carry_out, self, (name, words[1:])
+            operation, Haus._carry_out, self, (name, words[1:]), self
         )
         return answer
 
@@ -137,14 +156,28 @@ class Haus(RequestLoop):
                 self.session.start_writes()
             case [(b"COMMIT" | b"ROLLBACK")]:
                 self._end_transaction(commit=name == b"COMMIT")
-            case b"AUTH", password:
-                if not self.session.instance.log_in(self.session, password):
-                    raise HausError("Wrong password!")
+            case b"AUTH", credentials:
+                self._log_in(credentials)
             case [b"QUIT"]:
                 self.closing = True
             case _:
                 raise HausError("Wrong number of arguments!")
         return {}
+
+    @property
+    def key(self) -> bytes:
+        """The key that the request under way names, if it names one."""
+        words: list[bytes] = self._last.strip().split(None, 2)
+        return words[1] if len(words) > 1 else b""
+
+    def _log_in(self, credentials: bytes) -> None:
+        """Take `password`, which may hold spaces, or `user password` where there is such a user."""
+        instance = self.session.instance
+        name, space, password = credentials.partition(b" ")
+        if not space or instance.users.get(name) is None:
+            name, password = DEFAULT, credentials
+        if not instance.log_in(self.session, password, name):
+            raise HausError("Wrong password!")
 
     def _put(self, key: Key, value: bytes) -> None:
         limit = self.session.instance.config.max_value_bytes

@@ -7,6 +7,7 @@
 START, COMMIT and ROLLBACK make an interactive transaction of SET, GET and DELETE. Named
 arguments are for the commands in `_NAMED`; every command takes a list. A value that is
 not UTF-8 comes back in base64 and says so (`"encoding": "base64"`); SET takes it so, too.
+What subscribers get is in `json_pushes`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from kvdb.commands.pending_writes import TransactionEnded
 from kvdb.commands.session import LONG_LINE, Session
 from kvdb.commands.table import TABLE, Named
 from kvdb.errors import CommandError, ValueTooLarge
-from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Reply
+from kvdb.protocols.json_pushes import encode_push
+from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, QUEUED, Pushes, Reply
 from kvdb.store.entry import key_in
 
 Arguments = dict[str, Any]
@@ -53,6 +55,9 @@ def answer(session: Session, line: bytes) -> Iterator[bytes]:
         return iter(())
     if isinstance(reply, CommandError):
         return iter([_line({"status": "ERROR", "message": _message(reply)})])
+    if type(reply) is Pushes:
+        version = session.version
+        return (each if type(each) is bytes else encode_push(each, version) for each in reply)
     if reply is QUEUED:
         result = reply
     if type(result) is list:
@@ -175,8 +180,8 @@ class _Named:
             raise BadRequest('"ttl" is out of range')
         return b"%d" % round(seconds * 1000)
 
-    def take_value(self) -> bytes:
-        value = self.take("value")
+    def take_value(self, name: str = "value") -> bytes:
+        value = self.take(name)
         encoding = self._left.pop("encoding", None)
         if encoding is None:
             return value
@@ -185,7 +190,7 @@ class _Named:
         try:
             return base64.b64decode(value, validate=True)
         except ValueError:
-            raise BadRequest('"value" is not base64') from None
+            raise BadRequest(f'"{name}" is not base64') from None
 
     def __contains__(self, name: str) -> bool:
         return self._left.get(name) is not None
@@ -202,8 +207,18 @@ def _set(given: _Named) -> list[bytes]:
     return [*request, b"PX", given.take_ttl()] if "ttl" in given else request
 
 
-def _key_only(name: bytes) -> Callable[[_Named], list[bytes]]:
+_Builder = Callable[[_Named], list[bytes]]
+
+
+def _key_only(name: bytes) -> _Builder:
     return lambda given: [name, given.take("key")]
+
+
+def _subscription(command: bytes, name: str, may_lack: bool = False) -> _Builder:
+    """Return what builds the request; one that `may_lack` its name is about all of them."""
+    return lambda given: (
+        [command] if may_lack and name not in given else [command, given.take(name)]
+    )
 
 
 def _same(reply: Reply) -> Reply:
@@ -222,7 +237,7 @@ def _ttl(reply: Reply) -> Reply:
     return None if reply < 0 else reply
 
 
-_NAMED: Final[dict[str, tuple[Callable[[_Named], list[bytes]], Callable[[Reply], Reply]]]] = {
+_NAMED: Final[dict[str, tuple[_Builder, Callable[[Reply], Reply]]]] = {
     "SET": (_set, _nothing),
     "GET": (_key_only(b"GET"), _same),
     "DELETE": (_key_only(b"DEL"), _nothing),
@@ -231,6 +246,14 @@ _NAMED: Final[dict[str, tuple[Callable[[_Named], list[bytes]], Callable[[Reply],
     "EXPIRE": (lambda given: [b"PEXPIRE", given.take("key"), given.take_ttl()], _nothing),
     "TTL": (_key_only(b"TTL"), _ttl),
     "PING": (lambda given: [b"PING"], _same),
+    "SUBSCRIBE": (_subscription(b"SUBSCRIBE", "channel"), _same),
+    "UNSUBSCRIBE": (_subscription(b"UNSUBSCRIBE", "channel", may_lack=True), _same),
+    "PSUBSCRIBE": (_subscription(b"PSUBSCRIBE", "pattern"), _same),
+    "PUNSUBSCRIBE": (_subscription(b"PUNSUBSCRIBE", "pattern", may_lack=True), _same),
+    "PUBLISH": (
+        lambda given: [b"PUBLISH", given.take("channel"), given.take_value("message")],
+        _same,
+    ),
 }
 """The challenge's commands: how their named arguments become a request, and a reply a result."""
 
@@ -257,9 +280,26 @@ def _answer_named(session: Session, name: str, arguments: Arguments) -> tuple[Re
 
 _TRANSACTIONS: Final = ("START", "COMMIT", "ROLLBACK")
 
+
+def _with_key(name: bytes, *more: bytes) -> Callable[[Arguments], list[list[bytes]]]:
+    def needs(arguments: Arguments) -> list[list[bytes]]:
+        key = arguments.get("key")
+        return [
+            [name, key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"", *more]
+        ]
+
+    return needs
+
+
 _IN_TRANSACTION: Final = {
-    name: Named(name.lower()) for name in (*_TRANSACTIONS, "SET", "GET", "DELETE")
+    "START": Named("start", lambda arguments: [[b"MULTI"]]),
+    "COMMIT": Named("commit", lambda writes: [[b"EXEC"], *writes.requests()]),
+    "ROLLBACK": Named("rollback", lambda arguments: [[b"DISCARD"]]),
+    "SET": Named("set", _with_key(b"SET", b"")),
+    "GET": Named("get", _with_key(b"GET")),
+    "DELETE": Named("delete", _with_key(b"DEL")),
 }
+"""What is possible there, and what it comes down to for rules about users."""
 
 
 def _answer_in_transaction(session: Session, name: str, arguments: Arguments) -> Reply:
@@ -278,7 +318,9 @@ def _answer_in_transaction(session: Session, name: str, arguments: Arguments) ->
     if operation is None:
         raise BadRequest(f"{name[:128]} is not possible between START and COMMIT")
     try:
-        return session.perform(operation, _carry_out, session, (name, _Named(name, arguments)))
+        given = (name, _Named(name, arguments))
+        request = session.writes if name == "COMMIT" else arguments
+        return session.perform(operation, _carry_out, session, given, request)
     except TransactionEnded as error:
         raise BadRequest(str(error)) from None
     except CommandError as error:

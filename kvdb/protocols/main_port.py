@@ -14,6 +14,7 @@ from kvdb.errors import NOT_SAVED, TLS_HANDSHAKE, CommandError, NotOurProtocol, 
 from kvdb.protocols import Instead, RequestLoop
 from kvdb.protocols.inline import next_inline_request
 from kvdb.protocols.json_lines import answer, error_line
+from kvdb.protocols.json_pushes import encode_push
 from kvdb.resp.buffer import LineTooLong
 from kvdb.resp.encoding import encode_each, encode_error, encode_pieces, encode_reply
 from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
@@ -56,7 +57,9 @@ class MainPort(RequestLoop):
                 request = self._take_line()
             else:
                 try:
-                    request = self._resp.next_request(_RUNS if session.ordinary else {})
+                    request = self._resp.next_request(
+                        _RUNS if session.ordinary and not session.instance.overseen else {}
+                    )
                     self._encodes_slowly = False
                 except NotAnArray:
                     self._take_line = self._line_taker()
@@ -89,7 +92,11 @@ class MainPort(RequestLoop):
             return encode_reply(reply, session.version)
         if kind is Run:
             return self._in_batches(encode_each(session.execute_run(request), session.version))
-        return self._in_batches(answer(session, request))
+        session.form = encode_push  # what is subscribed to by a JSON line comes as JSON lines
+        try:
+            return self._in_batches(answer(session, request))
+        finally:
+            session.form = encode_reply
 
     def _instead(self) -> Instead | None:
         session, last = self.session, self._last

@@ -17,6 +17,7 @@ from kvdb.protocols import Instead
 from kvdb.protocols.memcached_listing import dump_keys
 from kvdb.protocols.memcached_marks import Marks
 from kvdb.protocols.memcached_meta import MetaCommands
+from kvdb.protocols.memcached_needs import NEEDS
 from kvdb.protocols.memcached_stats import VERSION, Statistics
 from kvdb.protocols.memcached_stream import MemcachedStream
 from kvdb.protocols.memcached_values import (
@@ -32,6 +33,7 @@ from kvdb.protocols.memcached_values import (
     parse_unsigned,
 )
 from kvdb.store.entry import Entry, Key, has_come, key_in, split_key
+from kvdb.store.feed import Cause
 
 
 class Memcached(MemcachedStream):
@@ -77,9 +79,14 @@ class Memcached(MemcachedStream):
         session = self.session
         session.take_leisure(len(words) > QUICK_WORDS or name in _SLOW)
         if name not in _COMMANDS:
-            answer: bytes = session.perform(operation, MetaCommands.answer, self._meta, (words,))
+            answer: bytes = session.perform(
+                operation, MetaCommands.answer, self._meta, (words,), words
+            )
             return answer
-        reply: bytes = session.perform(operation, _COMMANDS[name], self, (words,))
+        try:
+            reply: bytes = session.perform(operation, _COMMANDS[name], self, (words,), words)
+        except CommandError as error:
+            reply = self._refusal(error)
         # Nobody reads the reply to a noreply, so none may come: no error about its words.
         # (`ERROR` does, as from memcached: too few words to see a noreply in them.)
         silent = name in _MAY_BE_SILENT and words[-1] == b"noreply" and reply != ERROR
@@ -252,7 +259,7 @@ class Memcached(MemcachedStream):
             if value is None:
                 return NOT_A_NUMBER
             self.count(f"{name}_hits")
-            self.store.update(key, lambda old: value)
+            self.store.update(key, lambda old: value, Cause.INCREMENTED)
             if self.marks.noted:
                 self.marks.was_stored(key)
         return value.rstrip() + b"\r\n"
@@ -361,6 +368,6 @@ _COMMANDS: Final[dict[bytes, Callable[[Memcached, list[bytes]], bytes | None]]] 
 Memcached.names = frozenset(_COMMANDS)
 
 _OPERATIONS: Final = {
-    name: Named(name.decode(), is_step=name not in _NO_CHANGES)
+    name: Named(name.decode(), NEEDS[name], is_step=name not in _NO_CHANGES)
     for name in _COMMANDS.keys() | MetaCommands.NAMES
 }

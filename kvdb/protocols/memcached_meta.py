@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvdb.commands.table import Named
 from kvdb.protocols.memcached_marks import Mark
+from kvdb.protocols.memcached_needs import NEEDS
 from kvdb.protocols.memcached_values import (
     BAD_FORMAT,
     ERROR,
@@ -102,7 +103,7 @@ class _Request:
         return b"".join(b" " + flag + figures[flag] for flag in self.flags if flag in figures)
 
 
-_MS: Final = Named("ms")
+_MS: Final = Named("ms", NEEDS[b"ms"])
 
 
 class MetaCommands:

@@ -145,7 +145,7 @@ class Statistics:
             "cas_enabled": "yes",
             "binding_protocol": "ascii",
             "auth_enabled_sasl": "no",
-            "auth_enabled_ascii": "yes" if config.password else "no",
+            "auth_enabled_ascii": "no" if self._instance.users.default.rules.is_open else "yes",
             "item_size_max": config.max_value_bytes,
             "maxconns_fast": "yes",
             "flush_enabled": "yes",

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Final
 
 from kvdb.commands.session import Session, TakesLong
-from kvdb.commands.table import Named, Operation
+from kvdb.commands.table import Named, Operation, needs_nothing
 from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.memcached_values import (
@@ -35,7 +36,7 @@ MAX_GET_LINE: Final = 4 * 1024 * 1024
 
 _HTTP_REQUEST = re.compile(rb"(?:GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH|CONNECT) \S+ HTTP/")
 
-_LOG_IN: Final = Named("auth", is_step=False)
+_LOG_IN: Final = Named("auth", needs_nothing, is_step=False)
 
 
 class MemcachedStream(RequestLoop):
@@ -49,15 +50,17 @@ class MemcachedStream(RequestLoop):
         self._storing: Callable[[bytes], bytes] | None = None  # waits for its data block
         self._length = 0  # of that data block
         self._operation: Operation = _LOG_IN  # what the request is that waits
+        self._request: list[bytes] = []  # its words
         self._noreply = False
         self._to_skip = 0  # bytes of a data block that nobody wants
         self._reply_after_skip = b""
         self._outdated: Key | None = None  # is deleted then
+        self._again: Callable[[], bytes] | None = None  # what had to wait, with its data block
 
     def end(self) -> None:
         """See `Dialect.end`. What waits for its data block refers to us."""
         super().end()
-        self._storing = self._outdated = None
+        self._storing = self._outdated = self._again = None
 
     def _is_incomplete(self) -> bool:
         return self._storing is not None or self._to_skip > 0
@@ -82,8 +85,9 @@ class MemcachedStream(RequestLoop):
             return self._failure(error)
 
     def _answer_last(self) -> bytes | None:
+        again, self._again = self._again, None
         try:
-            return self._answer_words(self._last)
+            return self._answer_words(self._last) if again is None else again()
         except TakesLong:
             raise
         except Exception as error:
@@ -134,7 +138,7 @@ class MemcachedStream(RequestLoop):
         If the data is too large, the old value of the key that it `replaces` goes too, as in
         memcached: better none than one that is out of date.
         """
-        self._operation = operation
+        self._operation, self._request = operation, self._last
         if length > self.session.instance.config.max_value_bytes:
             reply = self.too_large()
             self._outdated = replaces
@@ -154,8 +158,17 @@ class MemcachedStream(RequestLoop):
             return None
         # Not as soon as the line has come: the reply has to wait for the disk because of it.
         outdated, self._outdated = self._outdated, None
-        if outdated is not None:
-            self.session.perform(self._operation, self.session.store.delete, outdated, ())
+        return self._reply_after_skip if outdated is None else self._delete_outdated(outdated)
+
+    def _delete_outdated(self, outdated: Key) -> bytes:
+        delete = self.session.store.delete
+        try:
+            self.session.perform(self._operation, delete, outdated, (), self._request)
+        except TakesLong:  # clients are paused
+            self._again = partial(self._delete_outdated, outdated)
+            raise
+        except CommandError as error:
+            return self._reply_after_skip and self._refusal(error)
         return self._reply_after_skip
 
     def _store_data(self) -> bytes | None:
@@ -166,7 +179,16 @@ class MemcachedStream(RequestLoop):
         assert store is not None
         if data[-2:] != b"\r\n":
             return b"" if self._noreply else BAD_CHUNK
-        reply: bytes = self.session.perform(self._operation, store, data[:-2], ())
+        return self._store(store, data[:-2])
+
+    def _store(self, store: Callable[[bytes], bytes], data: bytes) -> bytes:
+        try:
+            reply: bytes = self.session.perform(self._operation, store, data, (), self._request)
+        except TakesLong:  # clients are paused, and the data block is in the buffer no more
+            self._again = partial(self._store, store, data)
+            raise
+        except CommandError as error:
+            return b"" if self._noreply else self._refusal(error)
         return reply
 
     def _authenticate(self, words: list[bytes]) -> bytes | None:
@@ -182,9 +204,10 @@ class MemcachedStream(RequestLoop):
             return UNAUTHENTICATED
 
         def check(data: bytes) -> bytes:
-            password = data.partition(b" ")[2]
+            name, _, password = data.partition(b" ")
             self.count("auth_cmds")
-            if not self.session.instance.log_in(self.session, password):
+            instance = self.session.instance
+            if not instance.log_in(self.session, password, instance.users.meant_by(name)):
                 self.count("auth_errors")
                 return b"CLIENT_ERROR authentication failure\r\n"
             return b"STORED\r\n"
@@ -195,7 +218,10 @@ class MemcachedStream(RequestLoop):
         self.session.counts[name] += 1
 
     def _refusal(self, error: CommandError) -> bytes:
-        """Return the reply to what the store has refused."""
+        """Return the reply to what the store has refused, or what the user may not do."""
+        if error.text.startswith("NOPERM "):
+            text = error.text.removeprefix("NOPERM ").encode("utf-8", "surrogateescape")
+            return b"CLIENT_ERROR not permitted: %b\r\n" % text
         if isinstance(error, OutOfMemory):
             self.count("store_no_memory")
             return NO_MEMORY

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from kvdb.errors import CommandError
-from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, Reply, SimpleString, Verbatim
+from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, Push, Pushes, Reply, SimpleString, Verbatim
 
 
 def encode_reply(reply: Reply, version: int = 2) -> bytes:
@@ -101,8 +101,15 @@ def _encode(reply: Reply, version: int, write: Callable[[bytes], object]) -> Non
                 write(b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text))
             else:
                 write(b"$%d\r\n%b\r\n" % (len(text), text))
+        case Pushes():
+            for each in reply:
+                if type(each) is bytes:
+                    write(each)
+                else:
+                    _encode(each, version, write)
         case list() | tuple():
-            write(b"*%d\r\n" % len(reply))
+            is_push = version == 3 and isinstance(reply, Push)
+            write(b"%b%d\r\n" % (b">" if is_push else b"*", len(reply)))
             for each in reply:
                 _encode(each, version, write)
         case dict():

@@ -13,11 +13,11 @@ from kvdb.accounts import SMALL
 from kvdb.protocols import Dialect
 from kvdb.server.loop import READ, WRITE, EventLoop
 from kvdb.server.outgoing import Outgoing
+from kvdb.server.waits import Waits
 
 if TYPE_CHECKING:
     import threading
 
-    from kvdb.commands.instance import Instance
     from kvdb.commands.session import Session
     from kvdb.server.transport import Transport
 
@@ -28,7 +28,7 @@ _MORE_TURNS: Final = 3  # times that who sends so much is served before it is th
 _MUCH: Final = 16 * 1024  # bytes received at once that the memory has to be looked after for
 
 
-class Connection:
+class Connection(Waits):
     """Moves bytes between a socket and a dialect. All but `push()` and `end()` belong to the
     event loop's thread; a request that takes long is answered on a thread of its own, and until
     that has come back nothing else is asked of the dialect.
@@ -37,9 +37,7 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_busy", "_dialect", "_dropped", "_ended", "_events", "_held_back",
-        "_instance", "_loop", "_on_end", "_out", "_recv", "_socket", "_transport",
-        "_waits_until", "session",
+        "__weakref__", "_dropped", "_ended", "_events", "_on_end", "_recv", "_transport",
     )  # fmt: skip
 
     def __init__(
@@ -53,18 +51,13 @@ class Connection:
         on_end: Callable[[Connection], None],
     ) -> None:
         """`on_end` is called once, when all is over."""
-        self.session = session
+        super().__init__(connection, loop, session, dialect)
         session.at_leisure = False  # the loop has others to serve
-        self._instance: Instance = session.instance
-        self._socket, self._transport, self._loop = connection, transport, loop
+        self._transport = transport
         self._recv = transport.recv
-        self._out = Outgoing(transport, session, lock)
-        self._dialect = dialect
+        self._out = session.outgoing = Outgoing(transport, session, lock)
         self._on_end = on_end
         self._events = 0  # that the loop waits for
-        self._held_back: tuple[float, bytes] | None = None  # replies, and when they are due
-        self._waits_until = 0.0  # it has written more than the disk takes: see _must_wait()
-        self._busy = False  # a thread is at work for it
         self._ended = False  # nothing more comes in
         self._dropped = False
 
@@ -74,6 +67,10 @@ class Connection:
         """Send this to the client when it is its turn: a message that nobody has asked for."""
         if self._out.push(data):
             self._loop.call(self._take_pushed)
+
+    def recall(self) -> bytes:
+        """Take back what was pushed and is not on its way; by whom the dialect is at work for."""
+        return self._out.recall()
 
     def end(self) -> None:
         """End the connection at once."""
@@ -124,6 +121,9 @@ class Connection:
         if undecided is not None:
             if undecided.is_decided and (replies := undecided.settle()) is not None:
                 self._deliver(replies)
+        elif self.session.waiting is not None and not self.session.waiting.is_over:
+            if self._is_gone():
+                return self.drop()
         elif dialect.more and not dialect.takes_long and not self._must_send():
             self._answer(b"")  # the others had their turn
         self._go_on()
@@ -174,6 +174,8 @@ class Connection:
             if step is not None and session.store.step != step and self._instance.persistence:
                 self._instance.persistence.hurry()
                 self._waits_until = self._loop.now + self._instance.persistence.longest_wait
+            if self._out.size and self._out.is_too_much(self._loop.now):
+                return self._end_who_does_not_read()
             self._go_on()
 
     def _deliver(self, replies: bytes) -> None:
@@ -183,23 +185,12 @@ class Connection:
         elif replies:
             self._out.transmit(replies)
 
-    def _report(self, answered: int) -> None:
-        """Tell the account what is held now that so many bytes were answered."""
-        session = self.session
-        held = self._dialect.held_bytes + session.queued_bytes
-        if held > SMALL or answered > SMALL or session.held:
-            self._instance.accounts.report(session, held + self._out.size)
-
-    def _must_send(self) -> bool:
-        """Tell whether something has to be sent before anything more is answered."""
-        return self._out.has_unsent or self._held_back is not None
-
     def _go_on(self) -> None:
         """Find out what comes next: wait, send, answer, end or receive."""
         dialect = self._dialect
         if self._dropped:
             return
-        if not (self._busy or dialect.more):
+        if not self._is_in_the_middle():
             self._out.send_later()
         events = WRITE if self._out.has_unsent else 0
         if self._busy:
@@ -219,8 +210,8 @@ class Connection:
         elif dialect.more:
             if dialect.takes_long:
                 self._start_work()
-            else:
-                self._loop.watch(self, at_once=True)  # the others come in between
+            else:  # the others come in between
+                self._loop.watch(self, at_once=self.session.waiting is None)
         elif dialect.closing or self._ended:
             return self.drop()
         elif self._must_wait():
@@ -228,19 +219,6 @@ class Connection:
         else:
             events = READ
         self._want(events)
-
-    def _must_wait(self) -> bool:
-        """Tell whether nothing more is to be received now: too much waits already elsewhere."""
-        session = self.session
-        if self._waits_until:
-            if self._loop.is_congested and self._loop.now < self._waits_until:
-                return True
-            self._waits_until = 0.0
-        if session.held:
-            held = self._dialect.held_bytes + session.queued_bytes + self._out.size
-            self._instance.accounts.report(session, held)
-            return self._instance.accounts.must_wait(session)
-        return False
 
     def _want(self, events: int) -> None:
         if events == self._events:
@@ -283,12 +261,14 @@ class Connection:
     def _work(self) -> None:
         """Answer the request that takes long; on a thread of its own."""
         self.session.at_leisure = True
+        self.session.be_timed(True)
         replies = None
         try:
             replies = self._dialect.receive(b"")
         except Exception:
             log.exception("client %s: internal error, connection ended", self.session.address)
         self.session.at_leisure = False
+        self.session.be_timed(False)
         self._loop.call(lambda: self._end_work(replies))
 
     def _end_work(self, replies: bytes | None) -> None:
@@ -312,18 +292,26 @@ class Connection:
         """Send it in between two replies, unless too much waits already."""
         if self._dropped:
             self._out.clear()
-        self._take_step(self._send_pushed)
+        else:
+            self._take_step(self._send_pushed)
 
     def _send_pushed(self) -> None:
-        out = self._out
-        out.take_pushed(wait=self._busy or self._dialect.more)  # a reply may be half sent
+        out, wait = self._out, self._is_in_the_middle()
+        out.take_pushed(wait)
+        if not (wait or out.has_unsent):
+            return  # as nearly always
         if out.is_too_much(self._loop.now):
-            log.warning(
-                "client %s: ended, because it does not read: %d bytes wait for it",
-                self.session.address, out.size,
-            )  # fmt: skip
-            self.drop()
+            self._end_who_does_not_read()
         elif out.has_unsent:
             if not self._busy:
                 self._report(out.size)
             self._go_on()
+
+    def _end_who_does_not_read(self) -> None:
+        log.warning(
+            "client %s: ended, because it does not read: %d bytes wait for it "
+            "(client-output-buffer-limit)",
+            self.session.address, self._out.size,
+        )  # fmt: skip
+        self._instance.ended_by_output_limit += 1
+        self.drop()

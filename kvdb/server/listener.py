@@ -244,6 +244,7 @@ class Port(Listener):
             self.forget,
         )
         session.close, session.push = connection.end, connection.push
+        session.recall = connection.recall
         self.remember(connection)
         try:
             self.instance.admit(session)

@@ -57,6 +57,9 @@ class EventLoop:
         self._is_congested = congested
         self.is_congested = False
         """Whether whoever writes has to wait for the disk, in this round."""
+        self.longest_round: float | None = None
+        """Seconds that a round may take before on_long_round() is called; None: any time."""
+        self.on_long_round: Callable[[], None] = lambda: None
         self._waiting: set[Served] = set()
         self._in_a_hurry = False  # one of them need not wait for anything
         self._lock = threading.Lock()
@@ -89,7 +92,10 @@ class EventLoop:
         """Have the loop's thread call this soon, in the order of these calls."""
         with self._lock:
             self._calls.append(function)
-        self.wake()
+            if self._is_awake:
+                return
+            self._is_awake = True
+        self._ring()
 
     def wake(self) -> None:
         """Have the loop look now at what is waiting."""
@@ -97,6 +103,9 @@ class EventLoop:
             if self._is_awake:
                 return
             self._is_awake = True
+        self._ring()
+
+    def _ring(self) -> None:
         with contextlib.suppress(OSError):  # full: then it is awake; or it has ended
             self._waker.send(b"\0")
 
@@ -144,6 +153,16 @@ class EventLoop:
                 served.drop()
         if self._waiting:
             self._look()
+        # What this round has led to comes before the next: who has heard of a change, and asks for
+        # something then, has been told what that has led to. From a request to what another client
+        # is sent because of it are two calls; more are not waited for.
+        for _ in range(2):
+            if self._calls:
+                self._hear_calls()
+        # Once a round, not once a request: with many clients that is next to nothing.
+        longest = self.longest_round
+        if longest is not None and self._monotonic() - self.now > longest:
+            self.on_long_round()
 
     def _hear_calls(self) -> None:
         with contextlib.suppress(OSError):

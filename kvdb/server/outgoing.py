@@ -10,23 +10,21 @@ if TYPE_CHECKING:
     from kvdb.commands.session import Session
     from kvdb.server.transport import Transport
 
-# Redis's defaults for clients that messages are pushed to (client-output-buffer-limit pubsub).
-PUSHED_AT_MOST: Final = 32 * 1024 * 1024
-"""Bytes that may wait for a client to read them; beyond, it is ended."""
-PUSHED_FOR_LONG: Final = 8 * 1024 * 1024
-"""The same, if it lasts for SECONDS."""
-SECONDS: Final = 60.0
+_SENT_TOGETHER: Final = 64 * 1024  # bytes of small messages that are put together for one send()
 
 
 class Outgoing:
     """What the dialect has answered, and what others push in between.
 
     Only the event loop's thread sends, so what it sends needs no lock. `_lock`, which the
-    connections of a port share, guards `_pushed`: what other threads have brought.
+    connections of a port share, guards what other threads have brought: `_pushed`, `_brought`
+    and `_is_called`.
+
+    A message that goes to many clients is one object in memory, however many of them do not read.
     """
 
-    __slots__ = ("_full_since", "_later", "_lock", "_pushed", "_queue", "_send", "_session",
-                 "_transport", "size")  # fmt: skip
+    __slots__ = ("_brought", "_full_since", "_is_called", "_lock", "_pushed", "_pushed_in_queue",
+                 "_queue", "_send", "_session", "_transport", "size")  # fmt: skip
 
     def __init__(self, transport: Transport, session: Session, lock: threading.Lock) -> None:
         self._transport, self._send = transport, transport.send
@@ -34,18 +32,42 @@ class Outgoing:
         self.size = 0
         """Bytes that wait to be sent."""
         self._queue: deque[memoryview | bytes] | None = None
+        # Of these, what was pushed. While anything is in the queue nothing more is answered, so
+        # the replies in it are always the first.
+        self._pushed_in_queue = 0
         self._pushed: list[bytes] | None = None
-        self._later: list[bytes] | None = None  # pushed, while a reply is half sent
+        self._brought = 0  # bytes of it
+        self._is_called = False  # take_pushed() will be called
         self._full_since: float | None = None  # when it became a lot
 
+    # --- called by any thread ------------------------------------------------------------
+
     def push(self, data: bytes) -> bool:
-        """Bring something to be sent; any thread may. True: take_pushed() is to be called."""
+        """Bring something to be sent. True: take_pushed() is to be called."""
         with self._lock:
-            if self._pushed is not None:
-                self._pushed.append(data)
+            if data:
+                if self._pushed is None:
+                    self._pushed = [data]
+                else:
+                    self._pushed.append(data)
+                self._brought += len(data)
+            if self._is_called:
                 return False
-            self._pushed = [data]
+            self._is_called = True
             return True
+
+    def recall(self) -> bytes:
+        """Take back what was brought and nobody has looked at yet: a reply is to begin with it."""
+        with self._lock:
+            pushed, self._pushed, self._brought = self._pushed, None, 0
+        return b"".join(pushed or ())
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces wait to be sent."""
+        return len(self._queue or ()) + len(self._pushed or ())
+
+    # --- called by the loop --------------------------------------------------------------
 
     @property
     def has_unsent(self) -> bool:
@@ -74,45 +96,88 @@ class Outgoing:
             if self._transport.has_unsent:
                 self._send(b"")
             while self._queue:
-                sent = self._send(self._queue[0])
+                first = self._queue[0]
+                if len(first) < _SENT_TOGETHER and len(self._queue) > 1:
+                    first = self._put_together()
+                sent = self._send(first)
                 self._session.sent += sent
                 self.size -= sent
-                if sent < len(self._queue[0]):
-                    self._queue[0] = memoryview(self._queue[0])[sent:]
+                if sent < len(first):
+                    self._queue[0] = memoryview(first)[sent:]
                     return
                 self._queue.popleft()
         except (BlockingIOError, InterruptedError):
             return
+        finally:
+            self._pushed_in_queue = min(self._pushed_in_queue, self.size)
         self._queue = self._full_since = None
 
+    def _put_together(self) -> bytes:
+        """Make one piece of the first in the queue, which are small."""
+        queue = self._queue
+        assert queue
+        pieces = [queue.popleft()]
+        size = len(pieces[0])
+        while queue and size + len(queue[0]) <= _SENT_TOGETHER:
+            pieces.append(queue.popleft())
+            size += len(pieces[-1])
+        together = b"".join(pieces)
+        queue.appendleft(together)
+        return together
+
     def take_pushed(self, wait: bool) -> None:
-        """Send what other threads have brought; with `wait`, at the next send_later()."""
+        """Send what other threads have brought; with `wait`, not before send_later()."""
         with self._lock:
+            self._is_called = False
+            if wait or self._pushed is None:
+                return
             pushed, self._pushed = self._pushed, None
-        data = b"".join(pushed or ())
-        if wait:
-            self._later = self._later or []
-            self._later.append(data)
-            self.size += len(data)
-        elif data:
-            self.transmit(data)
+            size, self._brought = self._brought, 0
+        self._send_pushed(pushed, size)
 
     def send_later(self) -> None:
-        """Send what had to wait for the end of a reply."""
-        if self._later is not None:
-            later, self._later = b"".join(self._later), None
-            self.size -= len(later)
-            self.transmit(later)
+        """Send what others have brought and had to wait for the end of a reply."""
+        if self._pushed is None:
+            return
+        with self._lock:
+            pushed, self._pushed = self._pushed, None
+            size, self._brought = self._brought, 0
+        if pushed:  # not recalled
+            self._send_pushed(pushed, size)
+
+    def _send_pushed(self, pushed: list[bytes], size: int) -> None:
+        if self._queue is None:
+            if len(pushed) == 1:
+                self.transmit(pushed[0])
+                self._pushed_in_queue = self.size
+                return
+            self._queue = deque()
+        self._queue.extend(pushed)
+        had_to_wait = self.size
+        self.size += size
+        self._pushed_in_queue += size
+        if not had_to_wait:
+            self.flush()
 
     def is_too_much(self, now: float) -> bool:
-        """Tell whether so much waits for the client, or for so long, that it is to be ended."""
-        if self.size <= PUSHED_FOR_LONG:
+        """Tell whether so much waits for the client, or for so long, that it is to be ended.
+
+        What others push is held to the limit of subscribers, whoever it is for: there is no
+        other. For a subscriber, nothing else counts.
+        """
+        limits = self._session.instance.config.output_limits
+        size, limit = self._pushed_in_queue + self._brought, limits.pubsub
+        if self._session.subscriptions is None and any(limits.normal):
+            size, limit = self.size, limits.normal
+        if limit.soft and size >= limit.soft:
+            if self._full_since is None:
+                self._full_since = now
+        else:
             self._full_since = None
-            return False
-        if self._full_since is None:
-            self._full_since = now
-        return self.size > PUSHED_AT_MOST or now - self._full_since > SECONDS
+        too_long = self._full_since is not None and now - self._full_since > limit.seconds
+        return too_long or bool(limit.hard and size >= limit.hard)
 
     def clear(self) -> None:
         """Forget everything: the connection has ended."""
-        self._queue = self._pushed = self._later = None
+        self._queue = self._pushed = None
+        self._is_called = False

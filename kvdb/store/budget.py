@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from kvdb.errors import EntryTooLarge, OutOfMemory
-from kvdb.store.entry import MOST_BESIDE, NOTE_COST, Key, milliseconds
+from kvdb.store.entry import MOST_BESIDE, NOTE_COST, Key, entry_cost, milliseconds
 from kvdb.store.feed import Cause
 from kvdb.store.keyspace import Keyspace
 from kvdb.store.versions import Versions
+from kvdb.store.victims import RandomVictims
 
 _EVICTED: Final = Cause.EVICTED  # an attribute of an Enum takes 50 ns in Python 3.11
 
@@ -22,8 +23,16 @@ class EvictionPolicy(enum.Enum):
     """Who has to go when the budget is used up, under Redis's names."""
 
     ALLKEYS_LRU = "allkeys-lru"
-    VOLATILE_LRU = "volatile-lru"  # only keys with a deadline
+    ALLKEYS_RANDOM = "allkeys-random"
+    VOLATILE_LRU = "volatile-lru"  # of keys with a deadline only; the next two as well
+    VOLATILE_RANDOM = "volatile-random"
+    VOLATILE_TTL = "volatile-ttl"  # the one with the earliest deadline
     NOEVICTION = "noeviction"
+
+
+_ANY_KEY: Final = (EvictionPolicy.ALLKEYS_LRU, EvictionPolicy.ALLKEYS_RANDOM)
+_ALLKEYS_LRU: Final = EvictionPolicy.ALLKEYS_LRU  # as above
+_RANDOM: Final = (EvictionPolicy.ALLKEYS_RANDOM, EvictionPolicy.VOLATILE_RANDOM)
 
 
 class Budget:
@@ -42,7 +51,10 @@ class Budget:
     ) -> None:
         """`max_bytes` 0 means no limit."""
         self._space, self._versions, self._remove = space, versions, remove
-        self.policy = EvictionPolicy.ALLKEYS_LRU
+        self._policy = EvictionPolicy.ALLKEYS_LRU
+        self._random: RandomVictims | None = None  # where the policy asks for it
+        self.evicts_any = True
+        """Whether every key may have to go."""
         self.max_bytes = max_bytes or sys.maxsize
         self.allowance = sys.maxsize
         """What the fragmentation of memory leaves to the entries."""
@@ -50,6 +62,18 @@ class Budget:
         """What writes have to keep to: the lower of the two, or more while shrink() is under way."""
         self.reclaimed_keys = 0
         """How many had expired and went because a write needed their memory."""
+
+    @property
+    def policy(self) -> EvictionPolicy:
+        """Who has to go."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: EvictionPolicy) -> None:
+        self._policy = policy
+        self.evicts_any = policy in _ANY_KEY
+        volatile = policy is EvictionPolicy.VOLATILE_RANDOM
+        self._random = RandomVictims(self._space, volatile) if policy in _RANDOM else None
 
     def used(self) -> int:
         """Return what all entries cost, with their deadlines, flags and notes."""
@@ -89,8 +113,17 @@ class Budget:
         if needed <= 0 or self.evict(needed, costs):
             return
         # What fits into the budget is stored beyond an allowance, if anything may be evicted.
-        if total <= self.limit or self.policy is not EvictionPolicy.ALLKEYS_LRU:
+        if total <= self.limit or not self.evicts_any:
             raise OutOfMemory
+
+    def is_full(self, clock: Callable[[], float]) -> bool:
+        """Tell whether not even the smallest new entry fits, and nothing may be evicted for it."""
+        space = self._space
+        if self.used() + entry_cost(b"", b"") <= self.limit:
+            return False
+        if self._policy is not EvictionPolicy.NOEVICTION and (self.evicts_any or space.expires_at):
+            return False
+        return not space.find_due(milliseconds(clock()), 1)  # what has expired goes anyway
 
     def evict(self, needed: int, keep: Collection[Key], most: int = sys.maxsize) -> bool:
         """Evict up to `most` keys, `keep` excepted, until `needed` more bytes fit.
@@ -100,11 +133,13 @@ class Budget:
         allowed = self.limit - needed
         if self.used() <= allowed:
             return True
-        if self.policy is EvictionPolicy.ALLKEYS_LRU:
-            # Nearly always the oldest may go, and then no list has to be made first.
-            oldest = self._space.table.oldest
+        take = self._random.take if self._random else None
+        if self._policy is _ALLKEYS_LRU:
+            take = self._space.table.oldest
+        if take is not None:
+            # Nearly always the first of them may go, and then no list has to be made first.
             while most > 0:
-                key = oldest()
+                key = take()
                 if key is None or key in keep:
                     break
                 self._remove(key, _EVICTED)
@@ -114,7 +149,7 @@ class Budget:
         excess = self.used() - allowed
         victims: list[Key] = []
         for key in self._candidates():
-            if excess <= 0 or len(victims) == most:
+            if excess <= 0 or len(victims) >= most:
                 break
             if key not in keep:
                 victims.append(key)
@@ -125,12 +160,16 @@ class Budget:
 
     def _candidates(self) -> Iterable[Key]:
         """Return the keys that may have to go, in the order in which they would."""
-        match self.policy:
+        if self._random is not None:
+            return self._random.everything()
+        match self._policy:
             case EvictionPolicy.NOEVICTION:
                 return ()
+            case EvictionPolicy.VOLATILE_TTL:
+                return self._space.soonest_first()
             case EvictionPolicy.VOLATILE_LRU:
                 return self._space.expires_at
-            case EvictionPolicy.ALLKEYS_LRU:
+            case _:
                 return self._space.table
 
     def shrink(self, most: int) -> bool:
@@ -150,5 +189,5 @@ class Budget:
         # An allowance gives way to what fits into the budget, and notes to the next write.
         over = self._space.used - max(self.limit, self.max_bytes)
         # A lone entry may exceed the budget by a deadline that it got later.
-        strict = self.policy is EvictionPolicy.ALLKEYS_LRU and len(self._space) > 1
+        strict = self.evicts_any and len(self._space) > 1
         assert over <= 0 or not strict, over

@@ -11,8 +11,8 @@ from typing import Final
 from kvdb.errors import OutOfMemory
 from kvdb.store.budget import Budget, EvictionPolicy
 from kvdb.store.entry import NOTE_COST, Key, has_come, milliseconds
-from kvdb.store.feed import Cause, Change, Flush
-from kvdb.store.keyspace import Keyspace
+from kvdb.store.feed import Cause, Change, Flush, Swap
+from kvdb.store.keyspace import Keyspace, swap_databases
 from kvdb.store.steps import Steps
 from kvdb.store.versions import Versions
 
@@ -124,6 +124,16 @@ class Core(Steps):
         if self._feed.listeners:
             self._feed.facts.append(Flush(db, cause))
 
+    def _swap_locked(self, first: int, second: int) -> None:
+        """Have all keys of two databases change places: one fact, however many they are."""
+        space = self._space
+        self.changes += max(1, space.key_counts[first] + space.key_counts[second])
+        self._garbage += swap_databases(space, first, second)
+        if not self._versions.idle:
+            self._versions.detach_databases({first, second}, space.table.__contains__)
+        if self._feed.listeners:
+            self._feed.facts.append(Swap(first, second))
+
     # --- expiry --------------------------------------------------------------------------
 
     def _expire_if_due_locked(self, key: Key, now: float | None = None) -> None:
@@ -202,6 +212,12 @@ class Core(Steps):
             self._space.order_deadlines(policy is EvictionPolicy.VOLATILE_LRU)
         self._shrink()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether not even the smallest new entry fits, and nothing may be evicted for it."""
+        with self._lock:
+            return self._budget.is_full(self._now_locked)
+
     def _shrink(self) -> None:
         """Keep to the budget as it is now, in slices: the lock is free between them."""
         done = False
@@ -209,6 +225,18 @@ class Core(Steps):
             with self._step:
                 done = self._budget.shrink(_SLICE)
             time.sleep(0)
+
+    # --- who wants to know more than the change feed tells -----------------------------------
+
+    def set_noticers(
+        self, on_miss: Callable[[Key], None] | None, on_new: Callable[[Key], None] | None
+    ) -> None:
+        """Have these told, under the lock, of keys that readers do not find, and of new keys.
+
+        Of a new key, right before its fact is added to those of the step under way.
+        """
+        with self._lock:
+            self._feed.on_miss, self._space.on_new = on_miss, on_new
 
     def check(self) -> None:
         """Recount everything that is kept as a running figure; AssertionError where it differs."""

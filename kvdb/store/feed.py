@@ -13,7 +13,19 @@ class Cause(enum.Enum):
     """Why an entry is what it is now."""
 
     SET = "set"
-    """Its value was written, by whatever command."""
+    """Its value was written, and its deadline with it."""
+    CHANGED = "changed"
+    """Its value was written; the deadline is as before."""
+    APPENDED = "appended"
+    OVERWRITTEN = "overwritten"
+    """A part of its value was written; the deadline is as before, here and in the next three."""
+    BITS_SET = "bits set"
+    INCREMENTED = "incremented"
+    INCREMENTED_BY_FLOAT = "incremented by float"
+    COPIED = "copied"
+    """It is a copy of another key, with that one's deadline."""
+    RESTORED = "restored"
+    """It was dumped somewhere, value and deadline."""
     DEADLINE = "deadline"
     """Its deadline was set, or taken away; the value is as before."""
     DELETED = "deleted"
@@ -22,6 +34,7 @@ class Cause(enum.Enum):
     RENAMED = "renamed"
     """It has come from another key, or gone to one."""
     FLUSHED = "flushed"
+    SWAPPED = "swapped"
     TAKEN_BACK = "taken back"
     """It holds again what it held before, because the disk refused what came since."""
 
@@ -50,7 +63,18 @@ class Flush(NamedTuple):
     cause: Cause = Cause.FLUSHED
 
 
-Listener = Callable[[int, Sequence[Change | Flush]], None]
+class Swap(NamedTuple):
+    """One fact of the change feed: the keys of two databases have changed places."""
+
+    first: int
+    second: int
+    cause: Cause = Cause.SWAPPED
+
+
+Fact = Change | Flush | Swap
+"""Whoever listens has to know all three of them."""
+
+Listener = Callable[[int, Sequence[Fact]], None]
 """Takes the number of a step and its facts. Steps are numbered from 1 on, without gaps."""
 
 
@@ -61,8 +85,10 @@ class ChangeFeed:
         self.listeners: tuple[Listener, ...] = ()
         self.step = 0
         """Number of the last step that was told. Without a listener, nothing is numbered."""
-        self.facts: list[Change | Flush] = []
+        self.facts: list[Fact] = []
         """Of the step under way. Whoever adds one has made sure that somebody listens."""
+        self.on_miss: Callable[[Key], None] | None = None
+        """Told, under the lock, of each key that a reader has not found."""
 
     def add(self, listener: Listener) -> None:
         """Have this listener told of every step from now on."""

@@ -6,17 +6,21 @@ stand in the table as plain bytes; what few keys have beside them, in dicts of i
 
 from __future__ import annotations
 
+import heapq
 import random
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from operator import itemgetter
+from typing import Any, cast
 
 from kvdb.store.deadlines import Deadlines
 from kvdb.store.entry import (
     CLIENT_FLAGS_COST,
     DATABASES,
     DEADLINE_COST,
+    TUPLE_KEY_COST,
     Entry,
     Key,
     entry_cost,
@@ -38,6 +42,8 @@ class Keyspace:
         self.freed = 0
         """Bytes that entries have given back so far: what may have left holes behind."""
         self.indexes = ScanIndexes()
+        self.on_new: Callable[[Key], None] | None = None
+        """Told of each key that was not there before."""
         self._orders_deadlines = False  # volatile-lru needs the order of their use
         self._start_empty()
 
@@ -181,6 +187,8 @@ class Keyspace:
             self.key_counts[0 if type(key) is bytes else split_key(key)[0]] += 1
             if self.indexes.followed:
                 self.indexes.note(True, key)
+            if self.on_new is not None:
+                self.on_new(key)
         else:
             if old is not value:
                 self.freed += len(old)
@@ -256,6 +264,11 @@ class Keyspace:
 
     # --- deadlines -----------------------------------------------------------------------
 
+    def soonest_first(self) -> Iterator[Key]:
+        """Yield the keys with a deadline, the earliest first; nothing may change meanwhile."""
+        orders = [each.in_order(self.expires_at) for each in self._deadlines.values()]
+        return (key for _, key in heapq.merge(*orders, key=itemgetter(0)))
+
     def order_deadlines(self, wanted: bool) -> None:
         """Let `expires_at` keep an order of use (volatile-lru needs it), or stop doing so."""
         if wanted == self._orders_deadlines:
@@ -306,3 +319,42 @@ class Keyspace:
             assert self.deadline_counts[db] == len(expiring), (db, self.deadline_counts[db])
             self._deadlines.get(db, Deadlines[Key]()).check(expiring)
         self.indexes.check(lambda db: {key for key in there if split_key(key)[0] == db})
+
+
+def swap_databases(space: Keyspace, first: int, second: int) -> list[OrderedDict[Key, bytes]]:
+    """Have all keys of two databases change places; the order of their use stays.
+
+    Returns what the entries were in: to free it takes long. A million keys take about a second.
+    """
+    names = _other_names(space.table.all_keys(), first, second)
+    before = space.table.rename(names)
+    for side in cast(list[dict[Key, Any]], [space.expires_at, space.client_flags]):
+        moved = list(zip(map(names.get, side, side), side.values(), strict=True))
+        side.clear()
+        side.update(moved)
+    for counts in (space.key_counts, space.deadline_counts):
+        counts[first], counts[second] = counts[second], counts[first]
+    deadlines = space._deadlines
+    deadlines[first], deadlines[second] = deadlines[second], deadlines[first]
+    for db in (first, second):
+        deadlines[db].rename(names)
+        space.indexes.forget(db)
+    # A key of database 0 stands there by itself, one of another database with its number.
+    if 0 in (first, second):
+        other = first or second
+        space.used += TUPLE_KEY_COST * (space.key_counts[other] - space.key_counts[0])
+    return before
+
+
+def _other_names(keys: list[Key], first: int, second: int) -> dict[Key, Key]:
+    """Return what each key of two databases is called in the other one."""
+    names: dict[Key, Key] = {}
+    for here, there in ((first, second), (second, first)):
+        # (A function for each key would take twice as long.)
+        if not here:
+            names |= {key: (there, key) for key in keys if type(key) is bytes}
+        elif there:
+            names |= {key: (there, key[1]) for key in keys if type(key) is tuple and key[0] == here}
+        else:
+            names |= {key: key[1] for key in keys if type(key) is tuple and key[0] == here}
+    return names

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, pairwise
 from typing import Final
 
@@ -132,6 +132,20 @@ class RecencyTable:
             if value is None:
                 raise KeyError(key)
         return value
+
+    def rename(self, names: Mapping[Key, Key]) -> list[OrderedDict[Key, bytes]]:
+        """Give these keys other names; nothing else changes, nor the order.
+
+        Returns what the entries were in: to free it takes long.
+        """
+        before = [self.young, *self._older]
+        after = [
+            OrderedDict(zip(map(names.get, segment, segment), segment.values(), strict=True))
+            for segment in before
+        ]
+        self.young, *self._older = after
+        self._emptying = None  # another one may be chosen at once
+        return before
 
     def _take_from_older(self, key: Key) -> bytes | None:
         for number, segment in enumerate(self._older):

@@ -171,6 +171,12 @@ class ScanIndexes:
         self._logs.clear()
         self._see_who_follows()
 
+    def forget(self, db: int) -> None:
+        """Drop the index of a database, and the one that is being built: its keys are others."""
+        self._indexes.pop(db, None)
+        self._logs.pop(db, None)
+        self._see_who_follows()
+
     def _see_who_follows(self) -> None:
         self.followed = bool(self._indexes or self._logs)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
 from kvdb.store.entry import Key
-from kvdb.store.feed import ChangeFeed, Listener
+from kvdb.store.feed import ChangeFeed, Fact, Listener
 
 _FREEING_SLICE: Final = 500  # entries freed at a time after a flush: well under a millisecond
 
@@ -113,6 +113,11 @@ class Steps:
     def step_under_way(self) -> int:
         """Within atomic(): the number that this step will be told with, 0 if nothing has changed."""
         return self._feed.step + 1 if self._feed.facts else 0
+
+    @property
+    def facts_under_way(self) -> Sequence[Fact]:
+        """Within atomic(): what this step has changed so far, if anybody listens."""
+        return self._feed.facts
 
     def add_listener(self, listener: Listener) -> None:
         """Have every change reported, in commit order, one call per atomic step.

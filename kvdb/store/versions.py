@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Final
 
-from kvdb.store.entry import Key
+from kvdb.store.entry import Key, split_key
 
 MAX_TOKENS: Final = 100_000
 """Tokens that are remembered, about 10 MB. Whoever holds an older one is told that the key has
@@ -89,6 +89,18 @@ class Versions:
     def detach_existing(self) -> None:
         """As detach(), for every key that exists."""
         self._tokens, self.notes = {}, {}
+
+    def detach_databases(self, databases: Set[int], exists: Callable[[Key], bool]) -> None:
+        """Break what depends on keys of these databases, in which other keys are now.
+
+        As in Redis, who watches a key that was not there and is not there now sees no change.
+        """
+        for kept in (self._tokens, self.notes):
+            for key in [key for key in kept if split_key(key)[0] in databases]:
+                del kept[key]
+        for key in [key for key in self._absent if split_key(key)[0] in databases and exists(key)]:
+            del self._absent[key]
+        self.idle = not (self._tokens or self._absent or self.notes)
 
     def check(self, existing: Set[Key]) -> None:
         """Raise AssertionError if anything is kept for a key that it cannot belong to."""

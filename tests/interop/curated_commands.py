@@ -1230,4 +1230,223 @@ SCENARIOS: dict[str, str] = {
         RANDOMKEY
         DEL k
     """,
+    "slow_log": r"""
+        SLOWLOG
+        SLOWLOG FOO
+        SLOWLOG RESET
+        SLOWLOG LEN
+        SLOWLOG LEN x
+        SLOWLOG GET
+        SLOWLOG GET 0
+        SLOWLOG GET -1
+        SLOWLOG GET -2
+        SLOWLOG GET x
+        SLOWLOG GET 1 2
+        CONFIG GET slowlog-max-len
+        CONFIG SET slowlog-max-len -1
+        CONFIG SET slowlog-max-len x
+        CONFIG SET slowlog-max-len 64
+        CONFIG GET slowlog-max-len
+        CONFIG SET slowlog-max-len 128
+        CONFIG SET slowlog-log-slower-than -2
+        CONFIG SET slowlog-log-slower-than x
+        CONFIG SET slowlog-log-slower-than -1
+        CONFIG GET slowlog-log-slower-than
+        CONFIG SET slowlog-log-slower-than 10000
+        MULTI
+        MONITOR
+        EXEC
+    """,
+    "latency": r"""
+        LATENCY
+        LATENCY FOO
+        LATENCY LATEST
+        LATENCY HISTORY
+        LATENCY HISTORY command
+        LATENCY GRAPH command
+        LATENCY GRAPH
+        LATENCY RESET
+        LATENCY RESET command other
+        LATENCY HISTOGRAM nosuch
+        CONFIG GET latency-monitor-threshold
+        CONFIG SET latency-monitor-threshold -1
+        CONFIG SET latency-monitor-threshold x
+        CONFIG SET latency-monitor-threshold 100
+        LATENCY DOCTOR
+        LATENCY LATEST
+        CONFIG SET latency-monitor-threshold 0
+        CONFIG SET latency-tracking foo
+        CONFIG GET latency-tracking-info-percentiles
+    """,
+    "pause": r"""
+        CLIENT PAUSE
+        CLIENT PAUSE x
+        CLIENT PAUSE -1
+        CLIENT PAUSE 1.5
+        CLIENT PAUSE 10 FOO
+        CLIENT PAUSE 1 ALL x
+        CLIENT PAUSE 0
+        CLIENT PAUSE 100
+        PING
+        CLIENT PAUSE 50 ALL
+        @2 SET k v
+        @2 GET k
+        CLIENT PAUSE 50 WRITE
+        @2 GET k
+        @2 INCR n
+        CLIENT PAUSE 100000 WRITE
+        CLIENT UNPAUSE
+        @2 SET k w
+        MULTI
+        SET k x
+        @2 CLIENT PAUSE 50 WRITE
+        GET k
+        EXEC
+        CLIENT UNPAUSE
+        CLIENT UNPAUSE x
+        CLIENT UNBLOCK
+        CLIENT UNBLOCK x
+        CLIENT UNBLOCK 99999999
+        CLIENT UNBLOCK 99999999 FOO
+        CLIENT UNBLOCK 99999999 ERROR
+    """,
+    "without_replicas": r"""
+        ROLE
+        ROLE x
+        WAIT
+        WAIT 0 0
+        WAIT 0 1000
+        WAIT 1 50
+        WAIT -1 0
+        WAIT x 0
+        WAIT 1 x
+        WAIT 1 -1
+        MULTI
+        WAIT 1 0
+        EXEC
+        REPLICAOF NO ONE
+        SLAVEOF no one
+        REPLICAOF a
+        REPLICAOF localhost x
+        FAILOVER ABORT
+        CLUSTER INFO
+        CLUSTER KEYSLOT a
+        CLUSTER
+        READONLY
+        READWRITE
+        MODULE
+        MODULE FOO
+        FUNCTION LIST
+        FUNCTION LIST WITHCODE
+        FUNCTION LIST LIBRARYNAME x
+        FUNCTION LIST LIBRARYNAME
+        FUNCTION LIST FOO
+        FUNCTION FLUSH
+        FUNCTION FLUSH FOO
+        FUNCTION KILL
+        FUNCTION FOO
+        SCRIPT EXISTS a b
+        SCRIPT EXISTS
+        SCRIPT FLUSH
+        SCRIPT FLUSH ASYNC
+        SCRIPT FLUSH FOO
+        SCRIPT KILL
+        SCRIPT FOO
+    """,
+    "keys_and_what_is_done_to_them": r"""
+        COMMAND GETKEYSANDFLAGS GET k
+        COMMAND GETKEYSANDFLAGS SET k v
+        COMMAND GETKEYSANDFLAGS SET k v GET
+        COMMAND GETKEYSANDFLAGS MSET a 1 b 2
+        COMMAND GETKEYSANDFLAGS MSETNX a 1
+        COMMAND GETKEYSANDFLAGS DEL a b
+        COMMAND GETKEYSANDFLAGS COPY a b
+        COMMAND GETKEYSANDFLAGS RENAME a b
+        COMMAND GETKEYSANDFLAGS RENAMENX a b
+        COMMAND GETKEYSANDFLAGS GETDEL a
+        COMMAND GETKEYSANDFLAGS APPEND a b
+        COMMAND GETKEYSANDFLAGS TYPE a
+        COMMAND GETKEYSANDFLAGS INCR a
+        COMMAND GETKEYSANDFLAGS PING
+        COMMAND GETKEYSANDFLAGS GET
+        COMMAND GETKEYSANDFLAGS NOSUCH
+        COMMAND GETKEYSANDFLAGS
+    """,
+    "memory": r"""
+        MEMORY
+        MEMORY FOO
+        MEMORY PURGE
+        MEMORY DOCTOR
+        MEMORY DOCTOR x
+        MEMORY MALLOC-STATS x
+        MEMORY USAGE nosuch
+        MEMORY USAGE k SAMPLES
+        MEMORY USAGE k SAMPLES x
+        MEMORY USAGE k SAMPLES -1
+        MEMORY USAGE k FOO 5
+    """,
+    "debug": r"""
+        DEBUG
+        DEBUG FOO
+        DEBUG SLEEP
+        DEBUG SLEEP 0
+        DEBUG SLEEP x
+        DEBUG SET-ACTIVE-EXPIRE
+        DEBUG SET-ACTIVE-EXPIRE 1
+        DEBUG OBJECT
+        DEBUG OBJECT nosuch
+        DEBUG RELOAD
+        DEBUG CHANGE-REPL-ID
+        DEBUG ERROR 'WRONGTYPE mine'
+        DEBUG LOG hello
+        DEBUG DIGEST
+        DEBUG POPULATE 3
+        DEBUG POPULATE 2 pre 10
+        GET key:2
+        GET pre:1
+        DEBUG DIGEST
+        SET k v EX 1000
+        SELECT 2
+        SET k "\x00\xff"
+        SET n 12345
+        DEBUG DIGEST
+        DEBUG DIGEST-VALUE k n nosuch
+        FLUSHALL
+        DEBUG PROTOCOL string
+        DEBUG PROTOCOL integer
+        DEBUG PROTOCOL double
+        DEBUG PROTOCOL null
+        DEBUG PROTOCOL array
+        DEBUG PROTOCOL set
+        DEBUG PROTOCOL map
+        DEBUG PROTOCOL verbatim
+        DEBUG PROTOCOL true
+        DEBUG PROTOCOL false
+    """,
+    "ending_clients": r"""
+        CLIENT KILL ID
+        CLIENT KILL ID 0
+        CLIENT KILL ID x
+        CLIENT KILL ID 99999999
+        CLIENT KILL ID 99999999 SKIPME no
+        CLIENT KILL SKIPME
+        CLIENT KILL SKIPME foo ID 5
+        CLIENT KILL USER nosuch
+        CLIENT KILL TYPE pubsub
+        CLIENT KILL TYPE replica
+        CLIENT KILL TYPE foo
+        CLIENT KILL ADDR 1.2.3.4:5
+        CLIENT KILL LADDR 1:1 ADDR 2:2
+        CLIENT KILL 1:1
+        CLIENT KILL FOO BAR
+        CLIENT LIST ID
+        CLIENT LIST ID x
+        CLIENT LIST ID 99999998 99999999
+        CLIENT LIST TYPE pubsub
+        CLIENT LIST TYPE foo
+        CLIENT LIST FOO
+        CLIENT NO-EVICT foo
+        CLIENT NO-EVICT on
+        CLIENT NO-EVICT off
+    """,
 }

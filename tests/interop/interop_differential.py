@@ -19,16 +19,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tests.interop.curated_commands import SCENARIOS
+from kvdb import rdb
+from tests.interop import curated_commands, curated_values
 from tests.interop.newer_servers import (
     hello_as_before,
     is_new_reply,
     is_new_stream,
+    is_one_of,
     may_differ,
 )
 from tests.interop.servers import Address, RedisAddress, running_kvdb, running_redis
 
 Request = list[bytes]
+
+SCENARIOS = curated_commands.SCENARIOS | curated_values.SCENARIOS
+OF_NEWER = curated_values.OF_NEWER
 
 SEED = int(os.environ.get("KVDB_INTEROP_SEED", random.randrange(10**9)))
 FULL = os.environ.get("KVDB_INTEROP_FULL") == "1"
@@ -143,6 +148,11 @@ def _near(tolerance: int) -> Callable[[bytes], object]:
     return normalise
 
 
+def _dumped(reply: bytes) -> object:
+    """Return what is in a dump."""
+    return rdb.load(reply.split(b"\r\n", 1)[1][:-2], 10**6) if reply[:2] != b"$-" else reply
+
+
 def _hello(reply: bytes) -> bytes:
     """Blank out what HELLO tells of the server: its version, the connection's number.
 
@@ -167,13 +177,17 @@ KNOWN_DIFFERENCES = [
         "SET TWICE .*|GETEX K PERSIST PERSIST", _anything, "options given twice are an error"
     ),
     Difference("INCRBYFLOAT EXACT .*", _kind, "we add exactly, not in 80 bits"),
-    Difference("COMMAND GETKEYS (PING|GET)", _kind, "an arity that changed in Redis 7.2"),
+    Difference(
+        "COMMAND GETKEYS(ANDFLAGS)? (PING|GET|NOSUCH)", _kind, "an arity that changed in Redis 7.2"
+    ),
     Difference(
         "CONFIG SET (MAXMEMORY-POLICY FOO|MAXCLIENTS 0|LOGLEVEL FOO)",
         _kind,
         "the text lists the choices, and ours are others",
     ),
     Difference("CONFIG SET MAXMEMORY ", _anything, "Redis takes nothing for 0"),
+    Difference("DUMP .*", _dumped, "version; we dump neither as a number nor compressed"),
+    Difference("OBJECT IDLETIME A", _anything, "we know the order of use, not the time"),
     Difference("\\x00\\x01 .*", _kind, "Redis shows what is before the NUL"),
 ]
 
@@ -208,7 +222,8 @@ class _TwoServers(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.redis = cls.enterClassContext(running_redis())
-        cls.kvdb = cls.enterClassContext(running_kvdb("data.json"))
+        flags = ("data.json", "--enable-debug-command", "local")
+        cls.kvdb = cls.enterClassContext(running_kvdb(*flags))
 
     def connect(self) -> tuple[Client, Client]:
         """Return a connection to Redis and one to kvdb, in the RESP version of this suite."""
@@ -263,10 +278,16 @@ def parse_scenario(text: str) -> Iterator[tuple[int, Request]]:
 
 class _Curated(_TwoServers):
     def run_scenario(self, name: str) -> None:
+        if name in OF_NEWER:
+            since, text = OF_NEWER[name]
+            if not is_one_of(self.redis, since):
+                self.skipTest("the server does not have these commands")
+        else:
+            text = SCENARIOS[name]
         self.forget_everything()
         clients = {1: self.connect(), 2: self.connect()}
         with self.differences(f"RESP{self.version}, {name}") as found:
-            for number, (client, request) in enumerate(parse_scenario(SCENARIOS[name]), 1):
+            for number, (client, request) in enumerate(parse_scenario(text), 1):
                 redis, kvdb = clients[client]
                 expected, actual = redis(*request), kvdb(*request)
                 if not same(self.redis, request, expected, actual, name):
@@ -274,7 +295,7 @@ class _Curated(_TwoServers):
 
 
 def _add_scenarios() -> None:
-    for name in SCENARIOS:
+    for name in (*SCENARIOS, *OF_NEWER):
 
         def test(self: _Curated, name: str = name) -> None:
             self.run_scenario(name)
@@ -311,7 +332,11 @@ TEMPLATES = [
     PERSIST K|KEYS *|SCAN 0 COUNT 1000|DBSIZE|RENAME K K|RENAMENX K K|COPY K K|COPY K K REPLACE
     COPY K K DB 1|MOVE K 1|SELECT 1|SELECT 0|SELECT 0|MULTI|MULTI|EXEC|EXEC|EXEC
     DISCARD|WATCH K|WATCH K K|UNWATCH|FLUSHDB|PING|ECHO V|GET|SET K|NOSUCH K K|SET K V FOO
-    EXPIRE K N FOO|RESETVERSION
+    EXPIRE K N FOO|PUBLISH K V|SPUBLISH K V|PUBSUB NUMPAT|PUBSUB CHANNELS|PUBSUB NUMSUB K K|RESETVERSION|SETBIT K O B|SETBIT K O B|GETBIT K O|BITCOUNT K|BITCOUNT K I I BIT
+    BITCOUNT K I I|BITPOS K B|BITPOS K B I|BITPOS K B I I BIT|BITOP AND K K K|BITOP OR K K K
+    BITOP XOR K K K|BITOP NOT K K|BITFIELD K GET T O SET T O N|BITFIELD_RO K GET T O
+    BITFIELD K OVERFLOW SAT INCRBY T O N OVERFLOW FAIL INCRBY T O N SET T O N
+    LCS K K|LCS K K LEN|LCS K K IDX WITHMATCHLEN|SWAPDB 0 1
     """.replace("\n", "|").split("|")
     if line.strip()
 ]
@@ -351,6 +376,14 @@ class RequestSource:
                 return chance.choice(VALUES)
             case "N":
                 return chance.choice(NUMBERS)
+            case "O":
+                return chance.choice([b"0", b"7", b"12", b"#3", b"300", b"-1", b"x"])
+            case "B":
+                return chance.choice([b"0", b"1", b"1", b"2"])
+            case "I":  # Redis 7.0 overlooks what is no number where there is no key
+                return chance.choice([b"0", b"1", b"-1", b"7", b"-5", b"-1000", b"1000"])
+            case "T":
+                return chance.choice([b"u8", b"i8", b"u1", b"i5", b"u63", b"i64", b"u64"])
             case "R":
                 return chance.choice([b"0", b"3", b"30", b"-1", b"x"])
             case "F":
@@ -408,6 +441,31 @@ class _Random(_TwoServers):
                 expected, actual = redis(*request), kvdb(*request)
                 if not same(self.redis, request, expected, actual):
                     found.append(_show(request, expected, actual, "in the end "))
+
+
+class Dumps(_TwoServers):
+    """What one server has dumped the other takes, and it is the same value there."""
+
+    def test_values_move_both_ways(self) -> None:
+        chance = random.Random(SEED)
+        self.forget_everything()
+        redis, kvdb = self.connect()
+        values = [b"", b"0", b"-1", b"127", b"128", b"-129", b"40000", b"2147483648", b"007"]
+        values += [b"a" * length for length in (20, 63, 64, 1_000, 16_384, 300_000)]
+        values += [b"abcabcab" * 50 + chance.randbytes(30) + b"abcabc" * 9]
+        values += [chance.randbytes(chance.randrange(200)) for _ in range(50)]
+        values += [bytes(chance.choices(b"ab", k=chance.randrange(2_000))) for _ in range(100)]
+        for value in values:
+            for source, destination in ((redis, kvdb), (kvdb, redis)):
+                self.assertEqual(source(b"SET", b"k", value), b"+OK\r\n")
+                dumped = _bulk(source(b"DUMP", b"k"))
+                restored = destination(b"RESTORE", b"k", b"0", dumped, b"REPLACE")
+                self.assertEqual(restored, b"+OK\r\n", (SEED, value[:100]))
+                self.assertEqual(_bulk(destination(b"GET", b"k")), value, SEED)
+
+
+def _bulk(reply: bytes) -> bytes:
+    return reply.split(b"\r\n", 1)[1][:-2]
 
 
 class RandomInResp2(_Random):
@@ -502,6 +560,14 @@ STREAMS: dict[str, bytes] = {
     "CLIENT REPLY SKIP when off": b"CLIENT REPLY OFF\r\nCLIENT REPLY SKIP\r\nPING\r\nPING\r\n",
     "CLIENT REPLY OFF then HELLO": b"CLIENT REPLY OFF\r\nHELLO 3\r\nRESET\r\nPING\r\n",
     "CLIENT REPLY OFF and EXEC": b"CLIENT REPLY OFF\r\nMULTI\r\nSET k v\r\nEXEC\r\nCLIENT REPLY ON\r\n",
+    "subscriptions": b"SUBSCRIBE a b\r\nGET x\r\nPING\r\nPING hi\r\nUNSUBSCRIBE b\r\nPSUBSCRIBE p*\r\n"
+    b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\nSSUBSCRIBE s\r\nECHO x\r\nSUNSUBSCRIBE\r\nGET x\r\n",
+    "subscriptions in RESP3": b"HELLO 3\r\nSUBSCRIBE a\r\nGET x\r\nPING\r\nHELLO 2\r\nPING\r\nRESET\r\n",
+    "subscriptions in a transaction": b"MULTI\r\nSUBSCRIBE a b\r\nUNSUBSCRIBE b\r\nSSUBSCRIBE s\r\nEXEC\r\n"
+    b"GET x\r\nRESET\r\n",
+    "subscriptions with replies off": b"CLIENT REPLY OFF\r\nSUBSCRIBE a\r\nUNSUBSCRIBE a\r\n"
+    b"CLIENT REPLY ON\r\nCLIENT REPLY SKIP\r\nSUBSCRIBE a\r\nUNSUBSCRIBE a\r\n",
+    "QUIT while subscribed": b"SUBSCRIBE a\r\nQUIT\r\nPING\r\n",
     "CLIENT KILL of oneself": b"CLIENT KILL TYPE normal SKIPME no\r\nPING\r\n",
     "protocol error with replies off": b"CLIENT REPLY OFF\r\n*x\r\n",
     "protocol error in a transaction": b"MULTI\r\nSET k lost\r\n*x\r\n",
@@ -617,7 +683,8 @@ def load_tests(
     """Leave out the classes that only others derive from."""
     suites = CuratedInResp2, CuratedInResp3, RandomInResp2, RandomInResp3
     return unittest.TestSuite(
-        loader.loadTestsFromTestCase(suite) for suite in (*suites, Streams, StreamsOfStrangers)
+        loader.loadTestsFromTestCase(suite)
+        for suite in (*suites, Dumps, Streams, StreamsOfStrangers)
     )
 
 

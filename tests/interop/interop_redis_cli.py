@@ -199,7 +199,7 @@ class Interactive(_WithServer):
 
     def test_hints_show_while_a_command_is_typed(self) -> None:
         for typed, hint in (
-            ("set ", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-seconds|"),
+            ("set ", "key value [NX|XX|IFEQ value|IFNE value] [GET] [EX seconds|PX milliseconds|"),
             ("mset ", "key value [key value ...]"),
             ("del ", "key [key ...]"),
             ("expire ", "key seconds"),

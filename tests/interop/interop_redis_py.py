@@ -16,6 +16,7 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
+from redis.cache import CacheConfig
 from redis.retry import Retry
 
 from tests.interop.servers import Address, running_kvdb
@@ -406,6 +407,61 @@ class _Async(_WithServer):
                     await pipe.execute()
             self.assertEqual({key async for key in db.scan_iter()}, {"k", "n", "a"})
             self.assertEqual((await db.info("server"))["redis_mode"], "standalone")
+
+
+class ClientSideCache(_WithServer):
+    """What redis-py keeps of what it has read. It does so in RESP3 only."""
+
+    protocol = 3
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.cached = self.client(cache_config=CacheConfig())
+
+    def assert_becomes(self, key: str, value: str | None) -> None:
+        """Wait for what is under way: a client that is told of a change has it a moment later."""
+        deadline = time.monotonic() + DEADLINE
+        while self.cached.get(key) != value and time.monotonic() < deadline:
+            pass
+        self.assertEqual(self.cached.get(key), value)
+
+    def test_it_is_told_of_every_change(self) -> None:
+        self.db.set("k", "1")
+        self.assert_becomes("k", "1")
+        self.assertEqual(self.cached.mget("k", "l"), ["1", None])
+        self.db.mset({"k": "2", "l": "3"})
+        self.assert_becomes("k", "2")
+        self.assert_becomes("l", "3")
+        self.cached.set("k", "own")
+        self.assert_becomes("k", "own")
+        self.db.pexpire("k", 20)
+        self.assert_becomes("k", None)
+        self.db.flushall()
+        self.assert_becomes("l", None)
+
+    def test_what_is_kept_is_not_asked_for(self) -> None:
+        self.db.set("k", "1")
+        self.cached.get("k")
+        reads = self.db.info("stats")["keyspace_hits"]
+        self.assertEqual(self.cached.get("k"), "1")
+        self.assertEqual(self.db.info("stats")["keyspace_hits"], reads)
+
+    def test_it_is_right_in_the_end_whoever_writes_meanwhile(self) -> None:
+        names = [f"k{number}" for number in range(5)]
+
+        def write() -> None:
+            db = self.client()
+            for number in range(1_000):
+                db.set(names[number % len(names)], number)
+
+        with ThreadPoolExecutor() as pool:
+            writing = pool.submit(write)
+            while not writing.done():
+                for name in names:
+                    self.cached.get(name)
+            writing.result()
+        for name in names:
+            self.assert_becomes(name, self.db.get(name))
 
 
 class Restart(unittest.TestCase):

@@ -23,7 +23,8 @@ VALKEY_9: Since = {"valkey": (9, 0)}
 ALL: Since = {**REDIS, **VALKEY}
 
 
-def _is_one_of(server: RedisAddress, since: Since) -> bool:
+def is_one_of(server: RedisAddress, since: Since) -> bool:
+    """Tell whether it is one of these servers, of that version at least."""
     return server.name in since and server.version >= since[server.name]
 
 
@@ -50,7 +51,7 @@ HELLO: list[tuple[Since, bytes, bytes, str]] = [
 def hello_as_before(server: RedisAddress, reply: bytes) -> bytes:
     """Return what Redis 7.0 would have said of itself in place of this server's answer."""
     for since, said, before, _ in HELLO:
-        if _is_one_of(server, since):
+        if is_one_of(server, since):
             reply = re.sub(said, before, reply)
     return reply
 
@@ -79,7 +80,7 @@ NEW_REPLIES = [
     ),
     NewReply(
         VALKEY,
-        "CLIENT (KILL|LIST) ID ABC",
+        "CLIENT (KILL|LIST) ID (ABC|X)",
         rb"-ERR syntax error\r\n",
         rb"-ERR (client-id should be greater than 0|Invalid client ID)\r\n",
         "other words",
@@ -107,6 +108,27 @@ NEW_REPLIES = [
     ),
     NewReply(
         VALKEY,
+        "CLIENT PAUSE 1 ALL X",
+        rb"\+OK\r\n",
+        rb"-ERR unknown subcommand or wrong number of arguments for 'PAUSE'.*",
+        "it does not look at what follows",
+    ),
+    NewReply(
+        VALKEY,
+        "CLUSTER KEYSLOT .*|READONLY|READWRITE",
+        rb"(:15495|\+OK)\r\n",
+        rb"-ERR This instance has cluster support disabled\r\n",
+        "it answers what it can without a cluster",
+    ),
+    NewReply(
+        VALKEY,
+        "LATENCY DOCTOR",
+        rb".*No latency spike was observed during the lifetime of this Valkey instance.*",
+        rb".*Dave, no latency spike was observed during the lifetime of this Redis instance.*",
+        "its own name",
+    ),
+    NewReply(
+        VALKEY,
         "MULTI|WATCH .*|SAVE",
         rb"-ERR Command ('(multi|watch|save)' )?not allowed inside a transaction\r\n",
         rb"-ERR (MULTI calls can not be nested|WATCH inside MULTI is not allowed"
@@ -129,7 +151,7 @@ def _those_of(server: RedisAddress, request: list[bytes]) -> list[NewReply]:
     return [
         new
         for new in NEW_REPLIES
-        if _is_one_of(server, new.since) and re.fullmatch(new.requests, words, re.DOTALL)
+        if is_one_of(server, new.since) and re.fullmatch(new.requests, words, re.DOTALL)
     ]
 
 
@@ -255,5 +277,5 @@ def is_new_stream(server: RedisAddress, name: str, theirs: bytes, ours: bytes) -
     return any(
         (new.name, new.theirs, new.ours) == (name, theirs, ours)
         for new in NEW_STREAMS
-        if _is_one_of(server, new.since)
+        if is_one_of(server, new.since)
     )

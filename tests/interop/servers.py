@@ -65,6 +65,7 @@ def running_redis(password: str | None = None) -> Iterator[RedisAddress]:
     with tempfile.TemporaryDirectory(prefix="redis-interop-") as name:
         program = program_of_redis("redis-server")
         command = [program, "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
+        command += ["--enable-debug-command", "local"]
         if password is not None:
             command += ["--requirepass", password]
         with _running(program, command, ["--port"], Path(name)) as address:
