@@ -194,6 +194,15 @@ class PushTest(LoopCase):
             seen[name].append(number)
         self.assertEqual(seen, expected)
 
+    def test_what_waits_for_a_client_that_does_not_read_keeps_its_order(self) -> None:
+        wire, connection, _ = self.connect()
+        messages = [b"%d:" % number + b"x" * 50_000 + b"\n" for number in range(60)]
+        for message in messages:
+            connection.push(message)
+            self.turn()  # so that each is a piece of its own in the queue
+        self.assertGreater(connection._out.size, 1_000_000)
+        self.assertEqual(wire.read(sum(map(len, messages))), b"".join(messages))
+
     def test_none_gets_into_the_middle_of_a_reply_that_is_sent_in_pieces(self) -> None:
         for slow in (False, True):
             wire, connection, dialect = self.connect()

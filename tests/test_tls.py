@@ -134,6 +134,17 @@ class StrangersTest(TlsTest):
                 until(lambda: not service.instance.sessions())
             self.assertIn("TLS", logged.output[0])
 
+    def test_one_byte_is_enough_to_tell(self) -> None:
+        for name in ("main", "memcached", "haus"):
+            with (
+                self.subTest(name),
+                self.server() as service,
+                Wire(service.listeners[name].port) as wire,
+                self.assertLogs("kvdb", logging.WARNING),
+            ):
+                wire.socket.sendall(b"P")
+                self.assertEqual(wire.read_to_end(), b"")
+
     def test_a_tls_client_on_a_plain_port_is_closed_at_once_and_logged(self) -> None:
         for name in ("main", "memcached", "haus"):
             with (
