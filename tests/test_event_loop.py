@@ -166,6 +166,22 @@ class LoopCase(unittest.TestCase):
         return gate
 
 
+class OutgoingTest(LoopCase):
+    def test_whatever_is_sent_while_something_waits_comes_after_it(self) -> None:
+        wire, connection, _ = self.connect()
+        first, second = b"first" * 200_000, b"second"
+        self.turn()
+        connection._out.transmit(first)
+        self.assertTrue(connection._out.has_unsent)
+        connection._out.transmit(second)
+        received = b""
+        while len(received) < len(first + second):
+            received += wire.socket.recv(1_000_000)
+            connection._out.flush()
+        self.assertEqual(received, first + second)
+        self.assertEqual((connection._out.size, connection._out.has_unsent), (0, False))
+
+
 class PushTest(LoopCase):
     def test_messages_of_many_threads_arrive_whole_and_in_their_order_between_replies(self) -> None:
         wire, connection, _ = self.connect()
