@@ -145,9 +145,10 @@ def _switch(text: str) -> bool:
     }[text.lower()]  # fmt: skip
 
 
-def _log_level(text: str) -> str:
+def log_level(text: str) -> str:
+    """Return the name of a level. Raises ValueError."""
     if text.lower() not in LOG_LEVELS:
-        raise ValueError
+        raise ValueError(f"argument(s) must be one of the following: {', '.join(LOG_LEVELS)}")
     return text.lower()
 
 
@@ -163,7 +164,8 @@ def _host(text: str) -> str:
     return text
 
 
-def _event_classes(text: str) -> str:
+def event_classes(text: str) -> str:
+    """Return the letters of notify-keyspace-events in their normal form. Raises ValueError."""
     return show_event_classes(parse_event_classes(text))
 
 
@@ -217,7 +219,7 @@ SETTINGS: Final = (
     Setting("no_protection", "--no-protection", "", "1 or 0", _switch,
             "allow an address other than loopback without a password", parameter="protected-mode"),
     Setting("notify_keyspace_events", "--notify-keyspace-events", "LETTERS",
-            "some of the letters AKEg$lshzxetdnm", _event_classes,
+            "some of the letters AKEg$lshzxetdnm", event_classes,
             "which events of keys are published, as in Redis", "none", changeable=True),
     Setting("output_limits", "--client-output-buffer-limit", "LIMITS",
             "a class of clients, two sizes and seconds, such as 'pubsub 32mb 8mb 60'",
@@ -229,7 +231,7 @@ SETTINGS: Final = (
             "its key (PEM), if that is not in the same file", "none", parameter="tls-key-file", changeable=True),
     Setting("tls_client_ca", "--tls-client-ca", "FILE", "the path of a file", _path,
             "clients must show a certificate that these authorities have signed", "none", parameter="tls-ca-cert-file", changeable=True),
-    Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), _log_level,
+    Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), log_level,
             f"one of {', '.join(LOG_LEVELS)}", parameter="loglevel", changeable=True),
     Setting("slow_log_threshold", "--slowlog-log-slower-than", "MICROSECONDS", _MICROSECONDS, _or_never,
             "the slow log keeps requests that take at least so long; -1: none", changeable=True),

@@ -42,6 +42,11 @@ class CommandTest(unittest.TestCase):
         """Carry out a request that is written as in a shell; refusals become their text."""
         return plain((talk or self.talk)(*shlex.split(line)))
 
+    def info(self, *sections: str) -> dict[str, str]:
+        """Return the fields of INFO."""
+        lines = self.talk("INFO", *sections).split("\r\n")  # type: ignore[union-attr]
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
     def assert_replies(self, *table: tuple[str, Reply], talk: Conversation | None = None) -> None:
         """Carry out requests one after the other; bytes are a reply, str is a refusal's text."""
         for number, (line, expected) in enumerate(table, 1):

@@ -85,16 +85,6 @@ class Gate:
         assert self.opened.wait(10)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until another thread has brought something about."""
-    pause = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        pause.wait(0.005)
-    raise AssertionError("it did not happen in time")
-
-
 def answers(dialect: RequestLoop, data: bytes) -> bytes:
     """Send bytes; return what comes back, as soon as the disk has decided about it."""
     replies = dialect.receive(data)

@@ -17,6 +17,7 @@ from kvdb.protocols import RequestLoop
 from kvdb.protocols.haus import Haus
 from kvdb.protocols.main_port import MainPort
 from kvdb.protocols.memcached import Memcached
+from kvdb.resp.replies import encode_request
 
 
 class Port:
@@ -77,9 +78,7 @@ class Resp(Port):
     any_key = True
 
     def ask(self, *words: bytes) -> bytes:
-        parts = [b"*%d\r\n" % len(words)]
-        parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
-        return self.send(b"".join(parts))
+        return self.send(encode_request(words))
 
     def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
         options = [] if ttl is None else [b"EX", b"%d" % ttl]

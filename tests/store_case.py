@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kvdb.store import Dump, Store
 from kvdb.store.entry import Entry, Key, entry_cost, has_come, key_in, split_key
@@ -12,20 +11,6 @@ from kvdb.store.feed import Change, Fact, Flush, Swap
 from tests.support import ManualClock
 
 COST = entry_cost(b"a", b"1")  # of every entry that fill() makes in database 0
-
-
-@dataclass
-class TickingClock:
-    """A clock that goes on by `tick` seconds whenever somebody looks at it."""
-
-    now: float = 1_000_000.0
-    tick: float = 0.125
-    readings: int = 0
-
-    def __call__(self) -> float:
-        self.readings += 1
-        self.now += self.tick
-        return self.now
 
 
 class StoreCase(unittest.TestCase):
@@ -83,7 +68,9 @@ class Replica:
     """A listener that follows a store by nothing but a copy and its change feed."""
 
     def __init__(self, store: Store) -> None:
-        self.entries = entries_of(store.follow(self))
+        with store.atomic():  # nothing happens between the copy and the first step it hears of
+            store.add_listener(self)
+            self.entries = entries_of(store.dump())
 
     def __call__(self, step: int, facts: Sequence[Fact]) -> None:
         for fact in facts:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from unittest import mock
 
@@ -12,6 +14,7 @@ import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.commands.instance import Instance
 from kvdb.commands.session import Session
 from kvdb.config import Config
+from kvdb.protocols import RequestLoop
 from kvdb.protocols.main_port import MainPort
 from kvdb.replies import Reply
 from kvdb.service import Service
@@ -26,6 +29,37 @@ class ManualClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@dataclass
+class TickingClock:
+    """A clock that goes on by `tick` seconds whenever somebody looks at it."""
+
+    now: float = 1_000_000.0
+    tick: float = 0.125
+    readings: int = 0
+
+    def __call__(self) -> float:
+        self.readings += 1
+        self.now += self.tick
+        return self.now
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until another thread has brought something about."""
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it did not happen in time")
+
+
+def batches(dialect: RequestLoop, data: bytes) -> Iterator[bytes]:
+    """Send bytes; return what each call of receive() gives back, until no more is due."""
+    yield dialect.receive(data)
+    while dialect.more:
+        yield dialect.receive(b"")
 
 
 class Conversation:
@@ -59,10 +93,7 @@ class Conversation:
 
     def bytes(self, data: bytes | str) -> bytes:
         """Send bytes on the main port; return all the bytes that come back."""
-        replies = self.dialect.receive(data if isinstance(data, bytes) else data.encode())
-        while self.dialect.more:
-            replies += self.dialect.receive(b"")
-        return replies
+        return b"".join(batches(self.dialect, data if isinstance(data, bytes) else data.encode()))
 
     def another(self) -> Conversation:
         """Return a second client of the same server."""
@@ -80,6 +111,22 @@ def running_server(**config: object) -> Iterator[Service]:
             yield service
         finally:
             service.stop()
+
+
+def ask_http(
+    port: int,
+    target: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> http.client.HTTPResponse:
+    """Send a request on a connection of its own; return the response, its body in `content`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with closing(connection):
+        connection.request(method, target, body, headers or {})
+        response = connection.getresponse()
+        response.content = response.read()  # type: ignore[attr-defined]
+        return response
 
 
 class Wire:

@@ -10,8 +10,7 @@ from unittest import mock
 
 from kvdb.accounts import PATIENCE, SMALL, Accounts
 from kvdb.resp.replies import encode_request
-from tests.journal_case import until
-from tests.support import ManualClock, Wire, running_server
+from tests.support import ManualClock, Wire, running_server, until
 
 KB = 1024
 LIMIT = 1000 * KB

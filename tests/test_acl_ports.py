@@ -26,7 +26,7 @@ from kvdb.protocols.memcached_meta import MetaCommands
 from kvdb.protocols.memcached_needs import NEEDS
 from kvdb.service import CannotStart, Service
 from tests.command_case import CommandTest
-from tests.support import Wire, running_server
+from tests.support import Wire, ask_http, batches, running_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,10 +51,7 @@ class DialectCase(CommandTest):
         self.ask(f"ACL SETUSER alice reset on >p {rules}")
 
     def send(self, text: str) -> str:
-        replies = self.client.receive(text.encode())
-        while self.client.more:
-            replies += self.client.receive(b"")
-        return replies.decode()
+        return b"".join(batches(self.client, text.encode())).decode()
 
 
 class MemcachedTest(DialectCase):
@@ -255,12 +252,9 @@ class HttpTest(unittest.TestCase):
     def ask(
         self, target: str, user: str = "", method: str = "GET", body: bytes | None = None
     ) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        with contextlib.closing(connection):
-            connection.request(method, target, body, self.credentials(user))
-            response = connection.getresponse()
-            self.content, self.headers = response.read().decode(), response.headers
-            return response.status
+        response = ask_http(self.port, target, method, body, self.credentials(user))
+        self.content, self.headers = response.content.decode(), response.headers  # type: ignore[attr-defined]
+        return response.status
 
     @staticmethod
     def credentials(user: str) -> dict[str, str]:

@@ -258,7 +258,9 @@ class ChangeFeedTest(StoreCase):
         self.store.set(b"a", b"1", expires_at=self.soon(), client_flags=7)
         self.fill((3, b"b"))
         follower = Feed()
-        dump = self.store.follow(follower)
+        with self.store.atomic():
+            self.store.add_listener(follower)
+            dump = self.store.dump()
         self.assertCountEqual(dump.keys, [b"a", (3, b"b")])
         self.assertEqual((dump.expires_at, dump.client_flags), ({b"a": self.soon()}, {b"a": 7}))
         self.assertEqual((dump.step, dump.changes), (2, 2))

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from kvdb.cli import _stop_handler, _wait_for_stop, parse_config
 from kvdb.config import MB, Config
 from kvdb.server.listener import Listener, addresses_of
 from kvdb.service import CannotStart, Service
-from tests.support import Wire, running_server
+from tests.support import Wire, running_server, until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -203,11 +202,7 @@ class ProcessTest(unittest.TestCase):
             kvdb.Client(port=port) as db,
         ):
             db.set("k", 1)
-            never = threading.Event()
-            for _ in range(1000):
-                if self.data.exists():
-                    break
-                never.wait(0.01)
+            until(self.data.exists)
             self.assertIn('"key": "k"', self.data.read_text())
 
     def test_a_second_server_on_the_same_data_is_refused(self) -> None:

@@ -532,7 +532,6 @@ class RestartTest(unittest.TestCase):
 
     def setUp(self) -> None:
         self.data = Path(self.enterContext(tempfile.TemporaryDirectory())) / "data.json"
-        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         with running_server(data=self.data) as service:
             self.port = service.server.port
             self.db = kvdb.Client(port=self.port, max_connections=4)
@@ -721,7 +720,6 @@ class InterruptTest(unittest.TestCase):
     FILES = (kvdb.client.client.__file__, client_connection.__file__)
 
     def setUp(self) -> None:
-        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         self.enterContext(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)  # of sockets that are just dropped
         self.service = self.enterContext(running_server())

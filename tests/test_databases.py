@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import unittest
 from typing import Any
-from unittest import mock
 
 from kvdb.store.entry import key_in
 from tests.ports import HausLines
@@ -168,7 +167,6 @@ class HausDatabaseTest(unittest.TestCase):
 
 class ServerTest(unittest.TestCase):
     def test_both_ports_have_databases_of_their_own_on_a_whole_server(self) -> None:
-        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         settings = {"memcached_port": 0, "haus_port": 0, "memcached_db": 1, "haus_db": 2}
         with (
             running_server(**settings) as service,

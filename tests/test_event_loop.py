@@ -26,8 +26,8 @@ from kvdb.server.loop import READ, EventLoop
 from kvdb.server.transport import PlainTransport
 from kvdb.service import Service
 from kvdb.store import Store
-from tests.journal_case import Disk, Gate, until
-from tests.support import ManualClock, Wire, running_server
+from tests.journal_case import Disk, Gate
+from tests.support import ManualClock, Wire, running_server, until
 
 LARGE = 1_000_000
 """Bytes that no socket here takes at once."""
@@ -112,6 +112,16 @@ class Lines:
 
     def end(self) -> None:
         self.ends += 1
+
+
+def refused(penalty: float) -> Callable[[Lines], bytes]:
+    """Return what `on` has for a wrong password: an answer that is held back for so long."""
+
+    def refuse(dialect: Lines) -> bytes:
+        dialect.session.penalty = penalty
+        return b"no\n"
+
+    return refuse
 
 
 class LoopCase(unittest.TestCase):
@@ -257,11 +267,7 @@ class PushTest(LoopCase):
     def test_none_overtakes_a_reply_that_is_held_back(self) -> None:
         wire, connection, dialect = self.connect()
 
-        def guess(dialect: Lines) -> bytes:
-            dialect.session.penalty = 1.0
-            return b"no\n"
-
-        dialect.on[b"guess"] = guess
+        dialect.on[b"guess"] = refused(1.0)
         wire.socket.sendall(b"guess\n")
         until(lambda: connection._held_back is not None)
         connection.push(b"message\n")
@@ -839,11 +845,7 @@ class FinishTest(LoopCase):
     def test_replies_that_are_held_back_are_not_waited_for(self) -> None:
         wire, connection, dialect = self.connect()
 
-        def guess(dialect: Lines) -> bytes:
-            dialect.session.penalty = 5.0
-            return b"no\n"
-
-        dialect.on[b"guess"] = guess
+        dialect.on[b"guess"] = refused(5.0)
         wire.socket.sendall(b"guess\n")
         until(lambda: connection._held_back is not None)
         self.assert_served()
@@ -854,11 +856,7 @@ class FinishTest(LoopCase):
         for state in ("idle", "guess", "large"):
             wire, connection, dialect = self.connect()
 
-            def guess(dialect: Lines) -> bytes:
-                dialect.session.penalty = 5.0
-                return b"no\n"
-
-            dialect.on = {b"guess": guess, b"large": lambda _: b"x" * LARGE}
+            dialect.on = {b"guess": refused(5.0), b"large": lambda _: b"x" * LARGE}
             with self.subTest(state):
                 wire.socket.sendall(state.encode() + b"\n")
                 until(lambda dialect=dialect: bool(dialect.calls))  # type: ignore[misc]

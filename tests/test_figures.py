@@ -21,6 +21,7 @@ from kvdb.memory import CONNECTION_BYTES
 from kvdb.persistence.journal import Journal
 from kvdb.persistence.snapshot import Snapshots
 from kvdb.protocols.json_lines import answer
+from kvdb.resp.replies import encode_request
 from kvdb.store import Store
 from tests.command_case import CommandTest
 from tests.support import Conversation, ManualClock, Wire, running_server
@@ -134,15 +135,11 @@ class FiguresTest(CommandTest):
         self.talk = Conversation(instance)
         self.addCleanup(lambda: self.talk.store.check())
 
-    def info(self) -> dict[str, str]:
-        lines = self.talk("INFO", "everything").split("\r\n")
-        return dict(line.split(":", 1) for line in lines if ":" in line)
-
     def figure(self, name: str) -> int:
-        return int(self.info()[name])
+        return int(self.info("everything")[name])
 
     def errors(self) -> dict[str, int]:
-        info = self.info()
+        info = self.info("everything")
         counts = {
             name.removeprefix("errorstat_"): int(text.removeprefix("count="))
             for name, text in info.items()
@@ -153,7 +150,7 @@ class FiguresTest(CommandTest):
 
     def assert_metrics_agree(self) -> None:
         """Every figure that both have is the same in INFO and in /metrics."""
-        info = self.info()
+        info = self.info("everything")
         metrics = {}
         for line in render_metrics(self.talk.instance).splitlines():
             if not line.startswith("#"):
@@ -204,11 +201,7 @@ class SceneTest(FiguresTest):
         ):
             with self.subTest(requests[0]):
                 self.ask("CONFIG RESETSTAT")
-                data = b"".join(
-                    b"*%d\r\n" % len(words)
-                    + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
-                    for words in (request.split() for request in requests)
-                )
+                data = b"".join(encode_request(request.split()) for request in requests)
                 self.talk.bytes(data)
                 commands = 0 if requests[0] == b"NOSUCH" else len(requests)
                 self.assertEqual(self.talk.instance.counts()["commands"], commands)
@@ -237,7 +230,7 @@ class SceneTest(FiguresTest):
             self.ask(line, stranger)
         self.assertEqual(stranger.session.commands, 2)  # AUTH and HELLO may be called
         self.assertEqual(self.errors(), {"NOAUTH": 3, "WRONGPASS": 1})
-        self.assertNotIn("errorstat_NOSUCH", self.info())
+        self.assertNotIn("errorstat_NOSUCH", self.info("everything"))
 
     def test_while_the_data_is_read_commands_on_keys_are_not_processed(self) -> None:
         self.talk.instance.loading = True
@@ -268,7 +261,7 @@ class SceneTest(FiguresTest):
 
 class CounterTest(FiguresTest):
     def test_an_empty_server_has_zeros_everywhere(self) -> None:
-        info = self.info()
+        info = self.info("everything")
         for field in METRICS:
             if field not in ("connected_clients", "maxclients", "total_commands_processed",
                              "rdb_last_save_time", "mem_not_counted_for_evict"):  # fmt: skip
@@ -287,7 +280,7 @@ class CounterTest(FiguresTest):
         self.talk.clock.now += 1
         self.ask("GET k")
         self.talk.instance.accounts.ended = 3
-        before = self.info()
+        before = self.info("everything")
         for field, value in (
             ("keyspace_hits", 1), ("keyspace_misses", 2), ("expired_keys", 1),
             ("evicted_clients", 3), ("rdb_saves", 1), ("total_error_replies", 1),
@@ -297,7 +290,7 @@ class CounterTest(FiguresTest):
         self.assertNotEqual(before["instantaneous_ops_per_sec"], "0")
         self.assert_metrics_agree()
         self.ask("CONFIG RESETSTAT")
-        after = self.info()
+        after = self.info("everything")
         changed = {name for name in before if before[name] != after.get(name)}
         self.assertLessEqual(
             changed - {"used_memory_rss", "used_memory_rss_human", "used_cpu_user", "used_cpu_sys"},
@@ -318,11 +311,11 @@ class CounterTest(FiguresTest):
             self.ask("PING", other)
             other.session.received += 10
             other.session.sent += 5
-        before = self.info()
+        before = self.info("everything")
         self.assertEqual(before["connected_clients"], "4")
         for other in others:
             self.talk.instance.dismiss(other.session)
-        after = self.info()
+        after = self.info("everything")
         self.assertEqual(after["connected_clients"], "1")
         for field, value in (("total_net_input_bytes", "30"), ("total_net_output_bytes", "15")):
             self.assertEqual((before[field], after[field]), (value, value))
@@ -357,7 +350,7 @@ class CounterTest(FiguresTest):
             self.ask("SET k v")
             self.ask(f"SET e v EX {db + 1}")
             self.assertEqual(self.ask("DBSIZE"), 2)
-        info = self.info()
+        info = self.info("everything")
         for db in range(16):
             expected = f"keys=2,expires=1,avg_ttl={1000 * (db + 1)}"
             self.assertEqual(info[f"db{db}"], expected)
@@ -365,13 +358,13 @@ class CounterTest(FiguresTest):
         self.talk.clock.now += 8
         self.assert_metrics_agree()
         self.ask("FLUSHALL")
-        self.assertFalse([name for name in self.info() if name.startswith("db")])
+        self.assertFalse([name for name in self.info("everything") if name.startswith("db")])
 
     def test_what_is_due_and_not_yet_gone_is_in_use_with_its_overhead(self) -> None:
         self.ask("SET k v PX 1")
-        before = self.info()
+        before = self.info("everything")
         self.talk.clock.now += 1
-        after = self.info()
+        after = self.info("everything")
         for field in ("used_memory", "used_memory_overhead", "used_memory_dataset"):
             self.assertEqual(before[field], after[field])
 
@@ -379,7 +372,7 @@ class CounterTest(FiguresTest):
         self.config.max_clients = 1
         for _ in range(3):
             self.talk.instance.enter()
-        info = self.info()
+        info = self.info("everything")
         found = info["total_connections_received"], info["rejected_connections"]
         self.assertEqual(found, ("1", "2"))
         self.assert_metrics_agree()
@@ -463,7 +456,7 @@ class ConfigAgreesTest(FiguresTest):
             "CONFIG SET maxmemory-policy noeviction", "CONFIG SET maxmemory-clients 1mb",
         ):  # fmt: skip
             self.ask(line)
-            info = self.info()
+            info = self.info("everything")
             for name, field in (
                 ("maxmemory", "maxmemory"), ("maxmemory-policy", "maxmemory_policy"),
                 ("maxclients", "maxclients"), ("port", "tcp_port"),
@@ -481,7 +474,7 @@ class ConfigAgreesTest(FiguresTest):
         self.addCleanup(journal.stop)
         self.talk = Conversation(Instance(store, config, journal))
         self.assertEqual((self.get("save"), self.get("appendonly")), ("", "yes"))
-        self.assertEqual(self.info()["aof_enabled"], "1")
+        self.assertEqual(self.info("everything")["aof_enabled"], "1")
 
     def test_the_number_of_commands_is_that_of_their_list(self) -> None:
         self.assertEqual(self.ask("COMMAND COUNT"), len(self.talk("COMMAND")))

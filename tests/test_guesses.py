@@ -15,8 +15,7 @@ from kvdb.guesses import FREE, LONGEST, Guesses
 from kvdb.http.listener import HttpServer
 from kvdb.service import Service
 from kvdb.store import Store
-from tests.journal_case import until
-from tests.support import ManualClock, Wire, running_server
+from tests.support import ManualClock, Wire, running_server, until
 
 DELAYS = [0.0] * FREE + [0.05 * 1.5**n for n in range(1, 12)] + [5.0, 5.0]
 """Seconds, for the first wrong password from an address, the second, ..."""
@@ -155,7 +154,6 @@ class PortCase(unittest.TestCase):
     """A server that wants a password, with all its ports."""
 
     def setUp(self) -> None:
-        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         self.enterContext(self.assertLogs("kvdb", logging.WARNING))
         self.service = self.serve()
 

@@ -7,8 +7,7 @@ import re
 
 from kvdb.config import MB
 from kvdb.store.entry import key_in
-from tests.journal_case import until
-from tests.support import Wire
+from tests.support import Wire, until
 from tests.test_http_server import HttpServerTest, read_answer
 
 HEAD = b"PUT /keys/k HTTP/1.1\r\nHost: localhost\r\n"

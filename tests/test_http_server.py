@@ -18,8 +18,8 @@ from unittest import mock
 from kvdb.persistence import Seen
 from kvdb.persistence.journal import Journal
 from kvdb.service import Service
-from tests.journal_case import Disk, Gate, until
-from tests.support import Wire, running_server
+from tests.journal_case import Disk, Gate
+from tests.support import Wire, ask_http, running_server, until
 from tests.test_main_port import FakeDisk
 
 SECURITY_HEADERS = {
@@ -62,8 +62,6 @@ def read_answer(wire: Wire, to_head: bool = False) -> _Answer:
 class HttpServerTest(unittest.TestCase):
     def setUp(self) -> None:
         self.enterContext(self.assertNoLogs("kvdb", logging.ERROR))
-        # Each test stops a server of its own: let the accepting threads notice that sooner.
-        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
         # Who guesses passwords has to wait for the answer: not here.
         self.enterContext(mock.patch("kvdb.guesses.Guesses.wrong", return_value=0.0))
 
@@ -85,13 +83,7 @@ class HttpServerTest(unittest.TestCase):
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> http.client.HTTPResponse:
-        """Send a request on a connection of its own; return the response, its body in `content`."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        with contextlib.closing(connection):
-            connection.request(method, target, body, headers or {})
-            response = connection.getresponse()
-            response.content = response.read()  # type: ignore[attr-defined]
-            return response
+        return ask_http(self.port, target, method, body, headers)
 
     def status_of(self, data: bytes) -> int:
         """Send bytes on a connection of their own; return the status of the one answer.

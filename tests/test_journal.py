@@ -15,8 +15,9 @@ from kvdb.persistence.journal import Fsync, Journal
 from kvdb.service import CannotStart, Service
 from kvdb.store import Store
 from kvdb.store.entry import Entry, key_in
-from tests.journal_case import FULL, Disk, Gate, JournalCase, random_operations, until
+from tests.journal_case import FULL, Disk, Gate, JournalCase, random_operations
 from tests.store_case import COST, contents
+from tests.support import until
 
 EVERY_BYTE = bytes(range(256))
 

@@ -19,8 +19,9 @@ from kvdb.persistence.lockfile import LockFile
 from kvdb.persistence.rows import DamagedRow, decode_row, encode_row
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key
-from tests.journal_case import FULL, Gate, JournalCase, until
+from tests.journal_case import FULL, Gate, JournalCase
 from tests.store_case import COST, contents
+from tests.support import until
 
 
 class RowTest(JournalCase):

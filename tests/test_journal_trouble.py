@@ -19,9 +19,9 @@ from kvdb.protocols.haus import Haus
 from kvdb.protocols.main_port import MainPort
 from kvdb.protocols.memcached import Memcached
 from kvdb.store.entry import Key, key_in
-from tests.journal_case import FULL, Disk, Gate, JournalCase, answers, random_operations, until
+from tests.journal_case import FULL, Disk, Gate, JournalCase, answers, random_operations
 from tests.store_case import contents
-from tests.support import running_server
+from tests.support import running_server, until
 
 
 class RefusalTest(JournalCase):

@@ -16,7 +16,7 @@ from kvdb.protocols import BATCH_BYTES
 from kvdb.protocols.json_lines import answer
 from kvdb.replies import NIL_ARRAY, OK
 from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
-from tests.support import Conversation
+from tests.support import Conversation, batches
 
 MB = 1024 * 1024
 
@@ -475,15 +475,6 @@ class Limits(JsonLines):
 class LargeReplies(JsonLines):
     """A list is encoded when it is its turn to be sent, element by element."""
 
-    def batches(self, data: bytes) -> list[bytes]:
-        """Send bytes; return what each call of receive() gave back."""
-        dialect = self.client.dialect
-        batches = [dialect.receive(data)]
-        while dialect.more:
-            self.assertLess(len(batches), 1_000)
-            batches.append(dialect.receive(b""))
-        return batches
-
     def test_many_times_the_same_large_value_takes_little_memory(self) -> None:
         size, count = 100_000, 600
         text = "ä" * (size // 2)
@@ -517,10 +508,10 @@ class LargeReplies(JsonLines):
             None,
         ] * 7
         line = json.dumps({"command": "MGET", "args": keys}).encode() + b"\n"
-        batches = self.batches(line + b'{"command": "PING"}\n')
+        pieces = list(batches(self.client.dialect, line + b'{"command": "PING"}\n'))
         expected = json.dumps({"status": "OK", "result": values}, ensure_ascii=False).encode()
-        self.assertEqual(b"".join(batches), expected + b'\n{"status": "OK", "result": "PONG"}\n')
-        self.assertGreater(len(batches), 3)
+        self.assertEqual(b"".join(pieces), expected + b'\n{"status": "OK", "result": "PONG"}\n')
+        self.assertGreater(len(pieces), 3)
 
     def test_a_list_of_any_shape_is_encoded_as_json_would(self) -> None:
         dice = random.Random(5)

@@ -10,7 +10,7 @@ from kvdb.latency import LatencyMonitor, Sample, Times, draw
 from kvdb.replies import OK, Verbatim
 from kvdb.store import Store
 from tests.command_case import CommandTest, wrong_arity
-from tests.support import Conversation, ManualClock
+from tests.support import Conversation, ManualClock, TickingClock
 
 
 class TimesTest(unittest.TestCase):
@@ -75,25 +75,19 @@ class SpikesTest(unittest.TestCase):
 
 
 class LatencyTest(CommandTest):
-    """Each request takes `self.step` seconds."""
-
     def setUp(self) -> None:
         super().setUp()
-        self.step, self.now = 0.0, 1000.0
+        self.monotonic = TickingClock(tick=0)
         config = Config(data=None, enable_debug_command="yes")
         store = Store(config.max_bytes, clock=ManualClock(5000.0))
-        self.instance = Instance(store, config, monotonic=self.tick)
+        self.instance = Instance(store, config, monotonic=self.monotonic)
         self.talk = Conversation(self.instance)
 
-    def tick(self) -> float:
-        self.now += self.step
-        return self.now
-
     def take(self, seconds: float, *lines: str) -> None:
-        self.step = seconds
+        self.monotonic.tick = seconds
         for line in lines:
             self.ask(line)
-        self.step = 0.0
+        self.monotonic.tick = 0
 
     def test_what_reaches_the_threshold_is_a_spike(self) -> None:
         self.ask("CONFIG SET latency-monitor-threshold 20")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import logging
 import os
@@ -24,8 +23,7 @@ from kvdb.persistence.snapshot import Snapshots
 from kvdb.persistence.snapshot_loading import load_snapshot
 from kvdb.service import CannotStart, Service
 from kvdb.store import Store
-from tests.journal_case import until
-from tests.support import Conversation, ManualClock, Wire, running_server
+from tests.support import Conversation, ManualClock, Wire, ask_http, running_server, until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -103,13 +101,8 @@ class LoadingCase(unittest.TestCase):
         return self.enterContext(Wire(service.listeners[port].port))
 
     def ask_http(self, service: Service, method: str, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", service.listeners["http"].port, timeout=10
-        )
-        with contextlib.closing(connection):
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read()
+        response = ask_http(service.listeners["http"].port, path, method)
+        return response.status, response.content  # type: ignore[attr-defined]
 
     def info(self, wire: Wire) -> str:
         wire.socket.sendall(b"INFO persistence\r\n")

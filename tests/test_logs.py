@@ -10,8 +10,7 @@ import unittest
 from unittest import mock
 
 from kvdb.logs import MINUTE, QueuedLog, SparseLog
-from tests.journal_case import until
-from tests.support import ManualClock
+from tests.support import ManualClock, until
 
 
 class Target(logging.Handler):

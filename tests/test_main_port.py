@@ -17,7 +17,7 @@ from kvdb.protocols import BATCH_BYTES
 from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
 from kvdb.resp.replies import encode_request
 from kvdb.store import Store
-from tests.support import Conversation, ManualClock
+from tests.support import Conversation, ManualClock, batches
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 MB = 1024 * 1024
@@ -144,12 +144,10 @@ class Pipelines(unittest.TestCase):
         client, size, count = Conversation(), 300_000, 40
         client("SET", "big", b"x" * size)
         one = b"$%d\r\n" % size + b"x" * size + b"\r\n"
-        batches = [client.dialect.receive(resp("GET", "big") * count)]
-        while client.dialect.more:
-            batches.append(client.dialect.receive(b""))
-        self.assertEqual(b"".join(batches), one * count)
-        self.assertGreater(len(batches), 5)
-        for batch in batches:
+        pieces = list(batches(client.dialect, resp("GET", "big") * count))
+        self.assertEqual(b"".join(pieces), one * count)
+        self.assertGreater(len(pieces), 5)
+        for batch in pieces:
             self.assertLess(len(batch), BATCH_BYTES + len(one))
 
     def test_what_arrives_between_batches_is_answered_in_its_turn(self) -> None:
@@ -681,12 +679,9 @@ class LargeReplies(unittest.TestCase):
         client = Conversation()
         client.store.set(b"big", b"x" * 3_000_000)
         one = b"$3000000\r\n" + b"x" * 3_000_000 + b"\r\n"
-        batches = [client.dialect.receive(resp("MGET", *["big"] * 20) + resp("QUIT"))]
-        while client.dialect.more:
-            self.assertFalse(len(batches) > 100)
-            batches.append(client.dialect.receive(b""))
-        self.assertLess(max(map(len, batches)), 2 * len(one))
-        self.assertEqual(b"".join(batches), b"*20\r\n" + one * 20 + b"+OK\r\n")
+        pieces = list(batches(client.dialect, resp("MGET", *["big"] * 20) + resp("QUIT")))
+        self.assertLess(max(map(len, pieces)), 2 * len(one))
+        self.assertEqual(b"".join(pieces), b"*20\r\n" + one * 20 + b"+OK\r\n")
         self.assertTrue(client.dialect.closing)
 
     def test_many_times_the_same_large_value_takes_little_memory(self) -> None:

@@ -11,7 +11,7 @@ from kvdb.commands.session import Session
 from kvdb.protocols import BATCH_BYTES
 from kvdb.protocols.memcached import Memcached
 from kvdb.resp.limits import STRANGERS_LINE
-from tests.support import Conversation
+from tests.support import Conversation, batches
 from tests.test_main_port import FakeDisk
 
 BAD_FORMAT = "CLIENT_ERROR bad command line format\r\n"
@@ -34,10 +34,7 @@ class Port:
         self.dialect = Memcached(session)
 
     def bytes(self, data: bytes) -> bytes:
-        replies = self.dialect.receive(data)
-        while self.dialect.more:
-            replies += self.dialect.receive(b"")
-        return replies
+        return b"".join(batches(self.dialect, data))
 
     def __call__(self, request: str) -> str:
         """Send a request, `|` for its inner line ends; return the reply."""

@@ -10,7 +10,7 @@ from kvdb.config import Config
 from kvdb.protocols.memcached import Memcached
 from kvdb.store import Store
 from kvdb.store.entry import NOTE_COST
-from tests.store_case import TickingClock
+from tests.support import TickingClock
 from tests.test_memcached import Port, PortCase
 
 

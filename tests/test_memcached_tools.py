@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import unittest
 import urllib.parse
-from unittest import mock
 
 from kvdb.protocols import BATCH_BYTES
 from kvdb.protocols.memcached_values import parse_exptime
@@ -140,9 +139,6 @@ class ListingTest(unittest.TestCase):
 
 class OtherProtocolsTest(unittest.TestCase):
     """The binary protocol and TLS are recognized by their first byte."""
-
-    def setUp(self) -> None:
-        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.01))
 
     def test_they_are_closed_without_an_answer_and_a_line_is_logged(self) -> None:
         for first, said in ((b"\x80", "the binary protocol"), (b"\x16", "a TLS handshake")):

@@ -375,36 +375,33 @@ class ResidentTest(unittest.TestCase):
 
 
 class InfoTest(CommandTest):
-    def memory(self) -> dict[str, str]:
-        reply = self.talk("INFO", "memory")
-        assert isinstance(reply, str)
-        return dict(line.split(":", 1) for line in reply.split("\r\n") if ":" in line)
-
     def test_startup_and_fragmentation_are_told(self) -> None:
         self.talk.instance.governor = Governor(self.talk.store, EMPTY)
         self.talk("SET", "k", bytes(2 * MB))
         with mock.patch("kvdb.commands.info.resident_bytes", return_value=EMPTY + 3 * MB):
-            memory = self.memory()
+            memory = self.info("memory")
         self.assertEqual(memory["used_memory_startup"], str(EMPTY))
         self.assertEqual(memory["used_memory_rss"], str(EMPTY + 3 * MB))
         self.assertEqual(memory["mem_fragmentation_ratio"], "1.50")
 
     def test_an_allowance_below_the_budget_is_told(self) -> None:
         governor = self.talk.instance.governor = Governor(self.talk.store, EMPTY)
-        self.assertEqual(self.memory()["maxmemory_allowed_now"], self.memory()["maxmemory"])
+        self.assertEqual(
+            self.info("memory")["maxmemory_allowed_now"], self.info("memory")["maxmemory"]
+        )
         governor.allowance, governor.holes = 1234, 567
-        self.assertEqual(self.memory()["maxmemory_allowed_now"], "1234")
-        self.assertEqual(self.memory()["mem_fragmentation_bytes"], "567")
+        self.assertEqual(self.info("memory")["maxmemory_allowed_now"], "1234")
+        self.assertEqual(self.info("memory")["mem_fragmentation_bytes"], "567")
 
     def test_the_overhead_per_key_is_what_an_entry_costs_beside_its_bytes(self) -> None:
-        overhead = int(self.memory()["used_memory_overhead_per_key"])
+        overhead = int(self.info("memory")["used_memory_overhead_per_key"])
         self.talk("SET", "k" * 15, "v" * 16)
-        cost = int(self.memory()["used_memory"]) - 31
+        cost = int(self.info("memory")["used_memory"]) - 31
         self.assertAlmostEqual(cost, overhead, delta=31)
 
     def test_where_the_system_does_not_tell_the_fields_are_left_out(self) -> None:
         with mock.patch("kvdb.commands.info.resident_bytes", return_value=None):
-            memory = self.memory()
+            memory = self.info("memory")
         self.assertNotIn("used_memory_rss", memory)
         self.assertNotIn("used_memory_startup", memory)
 

@@ -13,7 +13,7 @@ from kvdb.replies import OK
 from kvdb.server.connection import Connection
 from kvdb.service import Service
 from tests.command_case import CommandTest, wrong_arity
-from tests.support import Conversation, ManualClock, Wire, running_server
+from tests.support import Conversation, ManualClock, Wire, running_server, until
 
 LONG = 60_000  # milliseconds: no test waits so long
 
@@ -164,11 +164,8 @@ class PausedTest(unittest.TestCase):
         return self.enterContext(Wire(self.service.listeners[port].port))
 
     def wait_until_waiting(self, count: int = 1) -> None:
-        deadline = time.monotonic() + 10
         sessions = self.service.instance.sessions
-        while sum(each.waiting is not None for each in sessions()) < count:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.005)
+        until(lambda: sum(each.waiting is not None for each in sessions()) >= count)
 
     def pause(self, mode: bytes = b"WRITE") -> None:
         self.control.ask(b"CLIENT PAUSE %d %b\r\n" % (LONG, mode), 5)
@@ -268,10 +265,7 @@ class PausedTest(unittest.TestCase):
         self.wire.socket.sendall(b"WAIT 1 0\r\n")
         self.wait_until_waiting()
         self.wire.socket.close()
-        deadline = time.monotonic() + 10
-        while len(self.service.instance.sessions()) > 1:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
+        until(lambda: len(self.service.instance.sessions()) == 1)
 
     def test_messages_arrive_while_a_request_waits(self) -> None:
         self.wire.ask(b"HELLO 3\r\nSUBSCRIBE a\r\n", 30)
@@ -292,13 +286,9 @@ class WaitTest(unittest.TestCase):
         self.control = self.enterContext(Wire(self.service.server.port))
 
     def session_that_waits(self) -> int:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            for session in self.service.instance.sessions():
-                if session.waiting is not None:
-                    return session.id
-            time.sleep(0.005)
-        raise AssertionError("nobody waits")
+        sessions = self.service.instance.sessions
+        until(lambda: any(each.waiting for each in sessions()))
+        return next(each.id for each in sessions() if each.waiting)
 
     def test_it_waits_for_its_time_and_others_go_on(self) -> None:
         begin = time.monotonic()

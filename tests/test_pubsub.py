@@ -18,8 +18,7 @@ from kvdb.pubsub import Hub, Kind
 from kvdb.replies import Push
 from kvdb.resp.encoding import encode_reply
 from tests.command_case import CommandTest, wrong_arity
-from tests.journal_case import until
-from tests.support import Conversation, Wire, running_server
+from tests.support import Conversation, Wire, running_server, until
 
 NOT_NOW = (
     "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
@@ -47,6 +46,24 @@ class Listening(Conversation):
         data = b"".join(self.pushed)
         self.pushed.clear()
         return data
+
+
+@contextmanager
+def publishing(hub: Hub) -> Iterator[None]:
+    """Meanwhile a thread publishes on the channel `a`, again and again."""
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            hub.publish(b"a", b"x")
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 class PubSubTest(CommandTest):
@@ -387,25 +404,14 @@ class OrderTest(unittest.TestCase):
 
     def test_who_comes_and_goes_gets_nothing_outside_of_it(self) -> None:
         hub = Hub()
-        stop = threading.Event()
-
-        def publish() -> None:
-            while not stop.is_set():
-                hub.publish(b"c", b"x")
-
-        publisher = threading.Thread(target=publish)
-        publisher.start()
-        try:
+        with publishing(hub):
             for _ in range(300):
                 client = _Slow()
-                hub.subscribe(client, Kind.CHANNEL, [b"c"], encode_reply)  # type: ignore[arg-type]
+                hub.subscribe(client, Kind.CHANNEL, [b"a"], encode_reply)  # type: ignore[arg-type]
                 hub.leave(client)  # type: ignore[arg-type]
                 count = len(client.got)
-                hub.publish(b"c", b"late")
+                hub.publish(b"a", b"late")
                 self.assertEqual(len(client.got), count)
-        finally:
-            stop.set()
-            publisher.join()
         hub.check()
 
 
@@ -419,23 +425,11 @@ class OverSocketsTest(unittest.TestCase):
 
     def test_confirmations_and_messages_keep_their_order(self) -> None:
         with running_server() as service, Wire(service.server.port) as publisher:
-            stop = threading.Event()
-
-            def publish() -> None:
-                while not stop.is_set():
-                    service.instance.hub.publish(b"a", b"x")
-
-            thread = threading.Thread(target=publish)
-            thread.start()
-            try:
-                with Wire(service.server.port) as wire:
-                    wire.socket.sendall(b"SUBSCRIBE a\r\nUNSUBSCRIBE a\r\nECHO end\r\n" * 50)
-                    data = b""
-                    while data.count(b"end") < 50:
-                        data += wire.socket.recv(65536)
-            finally:
-                stop.set()
-                thread.join()
+            with publishing(service.instance.hub), Wire(service.server.port) as wire:
+                wire.socket.sendall(b"SUBSCRIBE a\r\nUNSUBSCRIBE a\r\nECHO end\r\n" * 50)
+                data = b""
+                while data.count(b"end") < 50:
+                    data += wire.socket.recv(65536)
             message = resp(b"message", b"a", b"x")
             rest = data.replace(message, b"")
             self.assertEqual(
@@ -450,24 +444,15 @@ class OverSocketsTest(unittest.TestCase):
     def test_a_confirmation_that_waits_for_the_disk_still_comes_first(self) -> None:
         with TemporaryDirectory() as folder:
             data = Path(folder) / "data.sqlite"
-            with running_server(data=data, fsync="always") as service:
-                stop = threading.Event()
-
-                def publish() -> None:
-                    while not stop.is_set():
-                        service.instance.hub.publish(b"a", b"x")
-
-                thread = threading.Thread(target=publish)
-                thread.start()
-                try:
-                    for _ in range(10):
-                        with Wire(service.server.port) as wire:
-                            answer = b"+OK\r\n" + resp(b"subscribe", b"a", 1)
-                            request = b"SET k v\r\nSUBSCRIBE a\r\n"
-                            self.assertEqual(wire.ask(request, len(answer)), answer)
-                finally:
-                    stop.set()
-                    thread.join()
+            with (
+                running_server(data=data, fsync="always") as service,
+                publishing(service.instance.hub),
+            ):
+                for _ in range(10):
+                    with Wire(service.server.port) as wire:
+                        answer = b"+OK\r\n" + resp(b"subscribe", b"a", 1)
+                        request = b"SET k v\r\nSUBSCRIBE a\r\n"
+                        self.assertEqual(wire.ask(request, len(answer)), answer)
 
     def test_who_does_not_read_is_ended_and_others_get_everything(self) -> None:
         with running_server() as service:

@@ -30,8 +30,8 @@ from kvdb.resp.replies import encode_request
 from kvdb.server.listener import Port, raise_descriptor_limit
 from kvdb.service import Service
 from kvdb.store import Store
-from tests.journal_case import Disk, Gate, until
-from tests.support import ManualClock, Wire, running_server
+from tests.journal_case import Disk, Gate
+from tests.support import ManualClock, Wire, running_server, until
 
 PING = b"PING\r\n"
 PONG = b"+PONG\r\n"
@@ -142,12 +142,7 @@ class ServerTest(unittest.TestCase):
 
     def wait_for_clients(self, instance: Instance, count: int) -> None:
         """Wait until so many sessions are left: a client sees its end a moment earlier."""
-        deadline = threading.Event()
-        for _ in range(1000):
-            if len(instance.sessions()) == count:
-                return
-            deadline.wait(0.01)
-        self.fail(f"{len(instance.sessions())} clients instead of {count}")
+        until(lambda: len(instance.sessions()) == count)
 
     def test_nothing_is_left_of_clients_that_are_gone(self) -> None:
         with running_server() as service:
@@ -258,7 +253,6 @@ class EndOfConnectionTest(unittest.TestCase):
     )  # fmt: skip
 
     def setUp(self) -> None:
-        self.enterContext(mock.patch("kvdb.server.listener._STOP_POLL", 0.005))
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)

@@ -40,10 +40,6 @@ class ServerTest(CommandTest):
             Instance(store, self.config, self.snapshots, self.stop_requests.append, self.monotonic)
         )
 
-    def info(self, *sections: str) -> dict[str, str]:
-        lines = self.talk("INFO", *sections).split("\r\n")
-        return dict(line.split(":", 1) for line in lines if ":" in line)
-
     def saved_keys(self) -> int:
         store = Store(0, clock=self.talk.clock)
         load_snapshot(self.path, store)
@@ -536,6 +532,14 @@ class ShutdownTest(ServerTest):
             ("MULTI", b"OK"), ("SHUTDOWN", "ERR Command not allowed inside a transaction")
         )
         self.assertEqual(self.stop_requests, [])
+
+
+class ConfigSetTest(CommandTest):
+    def test_a_number_of_clients_that_the_system_refuses_changes_nothing_else(self) -> None:
+        self.talk.instance.most_clients = 100
+        error = self.talk.error("CONFIG", "SET", "timeout", 5, "maxclients", 1000)
+        self.assertIn("argument 'maxclients') - The operating system is not able", error)
+        self.assertEqual(self.talk("CONFIG", "GET", "timeout"), {b"timeout": b"0"})
 
 
 class ClusterTest(CommandTest):

@@ -6,7 +6,6 @@ import http.client
 import socket
 import sqlite3
 import tempfile
-import threading
 import time
 import unittest
 from pathlib import Path
@@ -16,7 +15,7 @@ from kvdb.persistence.journal import Journal
 from kvdb.persistence.snapshot import Snapshots
 from kvdb.service import CannotStart, Service
 from kvdb.store.entry import Entry
-from tests.support import Wire, running_server
+from tests.support import Wire, running_server, until
 
 DOORS = ("main", "memcached", "haus", "http")
 OPEN = {"memcached_port": 0, "haus_port": 0, "http_port": 0}
@@ -126,11 +125,8 @@ class PortsTest(unittest.TestCase):
         with Wire(self.service.listeners["haus"].port) as wire:
             ok = '{"status": "Ok"}\n'
             self.assertEqual(wire.ask(b"START\nPUT k v\n", 2 * len(ok)).decode(), 2 * ok)
-        until_gone = threading.Event()
-        for _ in range(1000):
-            if len(self.service.instance.sessions()) == 3:  # those of setUp(); HTTP has not called
-                break
-            until_gone.wait(0.01)
+        # Those of setUp() are left; HTTP has not called.
+        until(lambda: len(self.service.instance.sessions()) == 3)
         self.assertIsNone(self.service.store.entry(b"k"))
 
     def test_each_port_refuses_too_many_clients_in_its_own_words(self) -> None:

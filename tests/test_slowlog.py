@@ -14,7 +14,7 @@ from kvdb.slowlog import SlowLog, shortened
 from kvdb.spelling import HIDDEN, quoted, without_secrets
 from kvdb.store import Store
 from tests.command_case import CommandTest, plain, wrong_arity
-from tests.support import Conversation, ManualClock, Wire, running_server
+from tests.support import Conversation, ManualClock, TickingClock, Wire, running_server
 
 
 class ShorteningTest(unittest.TestCase):
@@ -95,19 +95,14 @@ class SlowlogTest(CommandTest):
 
     def setUp(self) -> None:
         super().setUp()
-        self.step = 0.0
-        self.now = 1000.0
+        self.monotonic = TickingClock(tick=0)
         self.config = Config(data=None, slow_log_threshold=0)
         self.instance = Instance(
             Store(self.config.max_bytes, clock=ManualClock(5000.0)),
             self.config,
-            monotonic=self.tick,
+            monotonic=self.monotonic,
         )
         self.talk = Conversation(self.instance)
-
-    def tick(self) -> float:
-        self.now += self.step
-        return self.now
 
     def entries(self) -> list[list[bytes]]:
         return [each.words for each in self.instance.overseer.slow_log.latest(None)][::-1]
@@ -115,9 +110,9 @@ class SlowlogTest(CommandTest):
     def test_each_request_is_kept_with_what_it_took(self) -> None:
         self.ask("CLIENT SETNAME me")
         self.ask("SLOWLOG RESET")
-        self.step = 0.0125
+        self.monotonic.tick = 0.0125
         self.ask("set k v")
-        self.step = 0.0
+        self.monotonic.tick = 0.0
         entry = plain(self.ask("SLOWLOG GET 1"))[0]
         self.assertEqual(entry[2:], [12500, [b"set", b"k", b"v"], b"127.0.0.1:50000", b"me"])
         self.assertEqual(entry[1], 5000)
@@ -125,14 +120,14 @@ class SlowlogTest(CommandTest):
     def test_only_what_reaches_the_threshold_is_kept(self) -> None:
         self.ask("CONFIG SET slowlog-log-slower-than 1000")
         self.ask("SLOWLOG RESET")
-        for self.step in (0.00099, 0.00101):
-            self.ask(f"SET k {self.step}")
+        for self.monotonic.tick in (0.00099, 0.00101):
+            self.ask(f"SET k {self.monotonic.tick}")
         self.assertEqual(self.entries(), [[b"SET", b"k", b"0.00101"]])
 
     def test_below_zero_nothing_is_kept(self) -> None:
         self.ask("CONFIG SET slowlog-log-slower-than -1")
         self.ask("SLOWLOG RESET")
-        self.step = 100
+        self.monotonic.tick = 100
         self.ask("SET k v")
         self.ask("KEYS *")
         self.assertEqual(self.entries(), [])

@@ -6,8 +6,8 @@ from kvdb.errors import EntryTooLarge
 from kvdb.store import Store
 from kvdb.store.entry import CLIENT_FLAGS_COST, DATABASES, DEADLINE_COST, Entry, Key, entry_cost
 from kvdb.store.recency import RecencyTable
-from tests.store_case import COST, Feed, StoreCase, TickingClock, contents
-from tests.support import ManualClock
+from tests.store_case import COST, Feed, StoreCase, contents
+from tests.support import ManualClock, TickingClock
 
 
 class ReadingAndWritingTest(StoreCase):

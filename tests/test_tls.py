@@ -16,12 +16,12 @@ from pathlib import Path
 
 from kvdb.cli import parse_config
 from kvdb.healthcheck import main as check_health
+from kvdb.resp.replies import encode_request
 from kvdb.server.tls import Certificates
 from kvdb.service import CannotStart, Service
 from kvdb.settings import BadSetting, configure
 from tests.certificates import client_context, write_certificates
-from tests.journal_case import until
-from tests.support import ManualClock, Wire, running_server
+from tests.support import ManualClock, Wire, running_server, until
 
 MB = 1024 * 1024
 PORTS: dict[str, object] = {"memcached_port": 0, "haus_port": 0, "http_port": 0}
@@ -55,6 +55,33 @@ class TlsTest(unittest.TestCase):
         return b"".join(pieces)
 
 
+class ByHand(Wire):
+    """A client whose encrypted bytes the test sees: `tls` makes and reads them, we carry them."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(port)
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._received, self._to_send, server_hostname="localhost")
+        self.sent_by_server = b""
+        while True:
+            try:
+                self.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.carry_out()
+                self.carry_in()
+        self.carry_out()
+
+    def carry_out(self) -> None:
+        self.socket.sendall(self._to_send.read())
+
+    def carry_in(self) -> bytes:
+        data = self.socket.recv(65536)
+        self.sent_by_server += data
+        self._received.write(data)
+        return data
+
+
 class EveryPortTest(TlsTest):
     TALKS = (
         ("main", b"SET k v\r\nGET k\r\n", b"+OK\r\n$1\r\nv\r\n"),
@@ -76,7 +103,7 @@ class EveryPortTest(TlsTest):
     def test_large_requests_and_replies_arrive_whole(self) -> None:
         value = os.urandom(2 * MB)
         with self.server() as service, self.client(service.server.port) as client:
-            request = b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$%d\r\n%b\r\n" % (len(value), value)
+            request = encode_request([b"SET", b"big", value])
             self.assertEqual(self.ask(client, request, 5), b"+OK\r\n")
             answer = b"$%d\r\n%b\r\n" % (len(value), value)
             self.assertEqual(self.ask(client, b"GET big\r\n", len(answer)), answer)
@@ -96,27 +123,18 @@ class EveryPortTest(TlsTest):
             self.assertEqual(client.recv(10), b"")  # an end without a good-bye would raise
 
     def test_who_says_that_nothing_more_comes_is_answered_still(self) -> None:
-        with self.server() as service, Wire(service.server.port) as wire:
-            received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-            context = client_context(self.folder)
-            tls = context.wrap_bio(received, to_send, server_hostname="localhost")
-            while True:
-                try:
-                    tls.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    wire.socket.sendall(to_send.read())
-                    received.write(wire.socket.recv(65536))
-            tls.write(b"PING\r\n" * 3)
+        context = client_context(self.folder)
+        with self.server() as service, ByHand(service.server.port, context) as client:
+            client.tls.write(b"PING\r\n" * 3)
             with contextlib.suppress(ssl.SSLWantReadError):
-                tls.unwrap()  # says good-bye, and would wait for the server's
-            wire.socket.sendall(to_send.read())
+                client.tls.unwrap()  # says good-bye, and would wait for the server's
+            client.carry_out()
             answer = b""
             while len(answer) < 21:
                 try:
-                    answer += tls.read()
+                    answer += client.tls.read()
                 except ssl.SSLWantReadError:
-                    received.write(wire.socket.recv(65536))
+                    client.carry_in()
             self.assertEqual(answer, b"+PONG\r\n" * 3)
 
 
@@ -208,28 +226,6 @@ class ClientCertificateTest(TlsTest):
             return False
 
 
-class Recorder:
-    """Stands between a client and a server, and keeps what the server has sent."""
-
-    def __init__(self, port: int) -> None:
-        self.client, inner = socket.socketpair()
-        self._inner = inner
-        self._server = socket.create_connection(("127.0.0.1", port), timeout=10)
-        self.sent = b""
-
-    def to_server(self, data: bytes) -> None:
-        self._server.sendall(data)
-
-    def to_client(self) -> bytes:
-        data = self._server.recv(65536)
-        self.sent += data
-        return data
-
-    def close(self) -> None:
-        for each in (self.client, self._inner, self._server):
-            each.close()
-
-
 class NothingInPlainTest(TlsTest):
     SECRET = b"a secret that must not be seen"
 
@@ -244,29 +240,17 @@ class NothingInPlainTest(TlsTest):
         for name, request in requests.items():
             with self.subTest(name), self.server() as service:
                 service.store.set(b"k", self.SECRET * 100)
-                recorder = Recorder(service.listeners[name].port)
-                received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-                tls = client_context(self.folder).wrap_bio(
-                    received, to_send, server_hostname="localhost"
-                )
-                while True:
-                    try:
-                        tls.do_handshake()
-                        break
-                    except ssl.SSLWantReadError:
-                        recorder.to_server(to_send.read())
-                        received.write(recorder.to_client())
-                recorder.to_server(to_send.read())
-                tls.write(request)
-                recorder.to_server(to_send.read())
-                recorder.to_client()
-                service.listeners[name].stop(grace=0.3)
-                with contextlib.suppress(OSError):
-                    while recorder.to_client():
-                        pass
-                recorder.close()
-                self.assertGreater(len(recorder.sent), 1000)
-                self.assertNotIn(b"secret", recorder.sent)
+                port, context = service.listeners[name].port, client_context(self.folder)
+                with ByHand(port, context) as client:
+                    client.tls.write(request)
+                    client.carry_out()
+                    client.carry_in()
+                    service.listeners[name].stop(grace=0.3)
+                    with contextlib.suppress(OSError):
+                        while client.carry_in():
+                            pass
+                self.assertGreater(len(client.sent_by_server), 1000)
+                self.assertNotIn(b"secret", client.sent_by_server)
 
 
 class FilesTest(TlsTest):

@@ -6,8 +6,7 @@ from kvdb.replies import NIL_ARRAY
 from kvdb.store import Store
 from kvdb.store.budget import EvictionPolicy
 from tests.command_case import NOT_AN_INTEGER, SYNTAX, CommandTest, invalid_expire, wrong_arity
-from tests.store_case import TickingClock
-from tests.support import Conversation
+from tests.support import Conversation, TickingClock
 
 EXECABORT = "EXECABORT Transaction discarded because of previous errors."
 EXEC_WITHOUT_MULTI = "ERR EXEC without MULTI"

@@ -15,11 +15,10 @@ from kvdb.commands.instance import Instance
 from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, command, container
 from kvdb.errors import CommandError
-from kvdb.event_classes import parse_event_classes
 from kvdb.glob import compile_glob
 from kvdb.output_limits import OutputLimits, parse_bytes
 from kvdb.replies import OK, Reply
-from kvdb.settings import LOG_LEVELS, SETTINGS
+from kvdb.settings import LOG_LEVELS, SETTINGS, event_classes, log_level
 from kvdb.store.budget import EvictionPolicy
 from kvdb.store.entry import DATABASES
 
@@ -63,12 +62,6 @@ def _save_points(text: str) -> float:
     if len(words) % 2 or not well_formed or "0" in words[::2]:
         raise ValueError("Invalid save parameters")
     return float(min((int(seconds) for seconds in words[::2]), default=0))
-
-
-def _log_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError(f"argument(s) must be one of the following: {', '.join(LOG_LEVELS)}")
-    return text.lower()
 
 
 def _yes_or_no(text: str) -> bool:
@@ -119,11 +112,6 @@ def _set_password(instance: Instance, password: object) -> None:
     instance.user_changed(instance.users.set_password(str(password) or None))
 
 
-def _event_classes(text: str) -> str:
-    parse_event_classes(text)
-    return text
-
-
 def _output_limits(text: str) -> str:
     OutputLimits().changed(text)
     return text
@@ -134,14 +122,13 @@ def _set_output_limits(instance: Instance, text: object) -> None:
     instance.config.output_limits = instance.config.output_limits.changed(str(text))
 
 
-def _set_max_clients(instance: Instance, value: object) -> None:
+def _refuse_too_many_clients(instance: Instance, value: object) -> None:
     most = instance.most_clients
     if most is not None and isinstance(value, int) and value > most:
-        raise CommandError(
-            "ERR CONFIG SET failed (possibly related to argument 'maxclients') - The operating "
-            f"system is not able to handle the specified number of clients, try with {most}"
+        raise ValueError(
+            "The operating system is not able to handle the specified number of clients, "
+            f"try with {most}"
         )
-    instance.config.max_clients = value  # type: ignore[assignment]
 
 
 def _read_save(instance: Instance) -> str:
@@ -216,12 +203,12 @@ _READERS: Final[dict[str, Callable[[Instance], str]]] = {
 _CHANGES: Final[dict[str, tuple[Callable[[str], object], Callable[[Instance, object], None]]]] = {
     "max_bytes": (parse_bytes, _set_max_bytes),
     "max_client_bytes": (parse_bytes, _set("max_client_bytes")),
-    "max_clients": (_number(1), _set_max_clients),
+    "max_clients": (_number(1), _set("max_clients")),
     "idle_timeout": (_number(0), _set("idle_timeout")),
     "snapshot_interval": (_save_points, _set_save),
-    "log_level": (_log_level, _set_log_level),
+    "log_level": (log_level, _set_log_level),
     "notify_keyspace_events": (
-        _event_classes,
+        event_classes,
         lambda instance, text: instance.notifications.use(str(text)),
     ),
     "output_limits": (_output_limits, _set_output_limits),
@@ -319,6 +306,8 @@ def config_set(session: Session, *names_and_values: bytes) -> Reply:
             raise _refused(name, "duplicate parameter")
         try:
             value = parameter.check(text.decode("utf-8", "replace"))
+            if name == "maxclients":
+                _refuse_too_many_clients(session.instance, value)
         except ValueError as error:
             raise _refused(name, str(error)) from None
         changes.append((parameter.apply, value))

@@ -89,10 +89,6 @@ class InputBuffer:
         if self.start == len(self.head) and not self._tail:
             self.head, self.start, self._searched = b"", 0, 0
 
-    def take_all(self) -> bytes:
-        """Return everything that has arrived and is not used up."""
-        return self.take(len(self)) or b""
-
     def skip(self, length: int) -> int:
         """Throw away up to `length` bytes; return how many there were to throw away."""
         skipped = min(length, len(self))

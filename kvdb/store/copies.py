@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from kvdb.errors import EntryTooLarge
 from kvdb.store.core import Core
 from kvdb.store.entry import Entry, Key, has_come
-from kvdb.store.feed import Cause, Listener
+from kvdb.store.feed import Cause
 from kvdb.store.keyspace import Keyspace
 
 _RESTORED_TOGETHER: Final = 250  # entries loaded under one hold of the lock
@@ -43,12 +43,6 @@ class Copies(Core):
                 self.changes,
                 self._feed.step,
             )
-
-    def follow(self, listener: Listener) -> Dump:
-        """As add_listener(); return a copy of all that was there before the first step it hears of."""
-        with self._lock:
-            self._feed.add(listener)
-            return self.dump()
 
     def restore(self, entries: Iterable[tuple[Key, Entry]], now: float | None = None) -> int:
         """Put back entries that were saved, before anybody reads, writes or listens.

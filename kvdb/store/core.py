@@ -145,9 +145,9 @@ class Core(Steps):
             self.found_expired += 1
             self._remove_locked(key, Cause.EXPIRED)
 
-    def _exists_locked(self, key: Key, now: float | None = None) -> bool:
+    def _exists_locked(self, key: Key) -> bool:
         if key in self._space.expires_at:
-            self._expire_if_due_locked(key, now)
+            self._expire_if_due_locked(key)
             self._publish_locked()
         return self._space.table.get(key) is not None
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from kvdb.resp.replies import encode_request
 from tests.bench import servers
 from tests.bench.report import Scale, Table, medians
 from tests.bench.servers import Server, Starter, have_program, redis_if_there, running
@@ -49,16 +50,12 @@ class Case(NamedTuple):
         return rounds * self.clients * self.requests
 
 
-def _resp(*words: bytes) -> bytes:
-    return b"*%d\r\n%s" % (len(words), b"".join(map(bulk, words)))
-
-
 _GOT = len(bulk(VALUE))
 _ONE_NAMES = [b"key:%06d" % number for number in range(_KEYS)]
-_GETS = [(_resp(b"GET", name), _GOT) for name in _ONE_NAMES]
-_SETS = [(_resp(b"SET", name, VALUE), 5) for name in _ONE_NAMES]
-_EXPIRING = [(_resp(b"SET", name, VALUE, b"EX", b"100"), 5) for name in _ONE_NAMES]
-_PING = (_resp(b"PING"), 7)
+_GETS = [(encode_request([b"GET", name]), _GOT) for name in _ONE_NAMES]
+_SETS = [(encode_request([b"SET", name, VALUE]), 5) for name in _ONE_NAMES]
+_EXPIRING = [(encode_request([b"SET", name, VALUE, b"EX", b"100"]), 5) for name in _ONE_NAMES]
+_PING = (encode_request([b"PING"]), 7)
 
 
 def _deep(requests: Sequence[tuple[bytes, int]]) -> tuple[bytes, int]:
@@ -71,10 +68,10 @@ def _mixed() -> list[tuple[bytes, int]]:
     for number in range(_DEEP // 4):
         name = b"key:%06d" % number
         mixed += [
-            (_resp(b"GET", name), _GOT),
-            (_resp(b"SET", name, VALUE), 5),
-            (_resp(b"SETEX", name, b"100", VALUE), 5),
-            (_resp(b"INCR", b"count"), 16),
+            (encode_request([b"GET", name]), _GOT),
+            (encode_request([b"SET", name, VALUE]), 5),
+            (encode_request([b"SETEX", name, b"100", VALUE]), 5),
+            (encode_request([b"INCR", b"count"]), 16),
         ]
     return mixed
 
@@ -137,7 +134,7 @@ def _fill(there: dict[str, Server]) -> None:
     for server in there.values():
         Case("", 1, _SETS).load(server.port, _KEYS)
         # As many digits as it will have after all that is added.
-        Case("", 1, [(_resp(b"SET", b"count", b"%d" % 10**12), 5)]).load(server.port, 1)
+        Case("", 1, [(encode_request([b"SET", b"count", b"%d" % 10**12]), 5)]).load(server.port, 1)
 
 
 def _measure(

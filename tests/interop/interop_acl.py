@@ -16,6 +16,7 @@ from typing import Any
 
 import redis
 
+from kvdb.resp.replies import encode_request
 from tests.interop.interop_differential import SEED
 from tests.interop.servers import Address, RedisAddress, running_kvdb, running_redis
 
@@ -86,9 +87,8 @@ class Server:
     def ask(self, line: str) -> Any:
         """Return the reply to a request; "(closed)" if the connection has ended."""
         words = [word.encode() for word in shlex.split(line)]
-        parts = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
         try:
-            self._socket.sendall(b"*%d\r\n%b" % (len(words), parts))
+            self._socket.sendall(encode_request(words))
             return self._read()
         except OSError:
             return "(closed)"

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from kvdb import rdb
+from kvdb.resp.replies import encode_request
 from tests.interop import curated_commands, curated_values
 from tests.interop.newer_servers import (
     hello_as_before,
@@ -40,10 +41,6 @@ FULL = os.environ.get("KVDB_INTEROP_FULL") == "1"
 
 
 # --- a client that leaves replies as the bytes that they are -------------------------------
-
-
-def encode(request: Request) -> bytes:
-    return b"*%d\r\n" % len(request) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in request)
 
 
 def read_reply(stream: io.BufferedIOBase) -> bytes:
@@ -74,7 +71,7 @@ class Client:
         return read_reply(self._stream)  # type: ignore[arg-type]
 
     def __call__(self, *request: bytes) -> bytes:
-        self.send(encode(list(request)))
+        self.send(encode_request(request))
         return self.reply()
 
     def close(self) -> None:
@@ -415,7 +412,7 @@ class _Random(_TwoServers):
                 client = chance.randrange(2)
                 source, (redis, kvdb) = sources[client], connections[client]
                 batch = [source.next() for _ in range(chance.choice([1, 1, 1, 2, 5]))]
-                data = b"".join(encode(request) for request in batch)
+                data = b"".join(encode_request(request) for request in batch)
                 redis.send(data)
                 kvdb.send(data)
                 for request in batch:

@@ -7,6 +7,7 @@ import time
 import unittest
 from typing import Any
 
+from kvdb.resp.replies import encode_request
 from tests.interop.servers import Address, running_kvdb, running_redis
 from tests.test_figures import PREPARE, SCENES, Scene
 
@@ -25,8 +26,7 @@ class _Client:
 
     def ask(self, line: str) -> Any:
         words = [word.encode() for word in shlex.split(line)]
-        parts = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
-        self._socket.sendall(b"*%d\r\n%s" % (len(words), parts))
+        self._socket.sendall(encode_request(words))
         return self._read()
 
     def _read(self) -> Any:

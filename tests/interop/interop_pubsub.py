@@ -15,7 +15,8 @@ from typing import Any
 
 import redis
 
-from tests.interop.interop_differential import Client, encode, parse_scenario
+from kvdb.resp.replies import encode_request
+from tests.interop.interop_differential import Client, parse_scenario
 from tests.interop.servers import (
     Address,
     RedisAddress,
@@ -49,7 +50,7 @@ def all_replies(client: Client, marker: bytes, number: bool = False) -> list[byt
     found: list[bytes] = []
     while number and not any(reply.startswith((b":", b"-")) for reply in found):
         found.append(client.reply())
-    client.send(encode([b"PING", marker]))
+    client.send(encode_request([b"PING", marker]))
     while marker not in (reply := client.reply()):
         found.append(reply)
     return found
@@ -248,7 +249,7 @@ class SameMessages(_TwoServers):
         queues: set[int] = set()  # who is within MULTI
         for number, (sender, request) in enumerate(parse_scenario(SCENARIOS[name]), 1):
             for client in pairs[sender]:
-                client.send(encode(request))
+                client.send(encode_request(request))
             if request[0] in (b"EXEC", b"DISCARD", b"RESET"):
                 queues.discard(sender)
             if request == [b"QUIT"]:

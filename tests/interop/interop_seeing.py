@@ -17,7 +17,8 @@ from pathlib import Path
 
 import redis
 
-from tests.interop.interop_differential import Client, encode
+from kvdb.resp.replies import encode_request
+from tests.interop.interop_differential import Client
 from tests.interop.servers import Address, free_port, running_kvdb, running_redis
 from tests.interop.terminal import Terminal
 
@@ -88,7 +89,7 @@ class BesideRedis(unittest.TestCase):
             wire = Client(server)
             self.addCleanup(wire.close)
             for request in REQUESTS:
-                wire.send(encode(request))
+                wire.send(encode_request(request))
                 wire.reply()
             # The reset is an entry of its own.
             entries = client.execute_command("SLOWLOG GET", -1)[::-1]

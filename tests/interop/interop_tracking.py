@@ -13,7 +13,8 @@ import select
 import shlex
 import unittest
 
-from tests.interop.interop_differential import Client, encode
+from kvdb.resp.replies import encode_request
+from tests.interop.interop_differential import Client
 from tests.interop.servers import Address, running_kvdb, running_redis
 
 SEED = int(os.environ.get("KVDB_INTEROP_SEED", random.randrange(10**9)))
@@ -361,7 +362,7 @@ class Talk:
             if name in self._queuing:
                 continue
             end = [b"PING"] if name in self._subscribed else [b"CLIENT", b"TRACKING", b"FOO"]
-            client.send(encode(end))
+            client.send(encode_request(end))
             messages: list[bytes] = []
             while not re.match(_END, reply := client.reply()):
                 assert reply, "the connection has ended"
