@@ -4,7 +4,8 @@ What has arrived and is not answered, what is answered and not sent, what MULTI 
 queued: all of it together is kept to a limit beside the budget for entries (`--max-client-mb`),
 so that no client can cost an entry. While it is over the limit, whoever holds something has to
 wait before more is received of it, but for the one that holds the most: it is the nearest to its
-end. If that does not help, the one that holds the most is ended.
+end. If that does not help, the one that holds the most is ended; before anybody else, and without
+patience, those that have given no password.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Client(Protocol):
     """Bytes, as last reported. Only the account changes it."""
     address: str
     closing: bool
+    authenticated: bool
     no_evict: bool
     """Not to be ended because of what it holds, and not to wait for it (CLIENT NO-EVICT)."""
     close: Callable[[], None]
@@ -102,7 +104,8 @@ class Accounts:
     def _must_wait_locked(self, client: Client) -> bool:
         if not self._is_over_locked() or client.closing or client.no_evict:
             return False
-        if self._worst_locked() is client and self.held <= self._limit() * _TOO_MUCH:
+        worst = self._worst_locked()
+        if worst is client and client.authenticated and self.held <= self._limit() * _TOO_MUCH:
             return False
         self._relieve_locked()
         return True
@@ -115,11 +118,11 @@ class Accounts:
     def _relieve_locked(self) -> None:
         if not self._is_over_locked() or self._over_since is None:
             return
-        impatient = self._monotonic() - self._over_since > PATIENCE
-        if not (impatient or self.held > self._limit() * _TOO_MUCH):
-            return
         worst = self._worst_locked()
         if worst is None or worst.closing:
+            return
+        impatient = self._monotonic() - self._over_since > PATIENCE or not worst.authenticated
+        if not (impatient or self.held > self._limit() * _TOO_MUCH):
             return
         self.ended += 1
         worst.closing = True
@@ -135,4 +138,7 @@ class Accounts:
 
     def _worst_locked(self) -> Client | None:
         holders = [client for client in self._holders.values() if not client.no_evict]
-        return max(holders, key=lambda client: client.held, default=None)
+        # Strangers go first: they could have somebody else ended.
+        return max(
+            holders, key=lambda client: (not client.authenticated, client.held), default=None
+        )

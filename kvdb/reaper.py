@@ -54,15 +54,18 @@ class Reaper(Periodic):
         super().__init__("reaper", self._reap, self._seconds_to_next_pass)
         self._store, self._planned_flush = store, planned_flush
         self.may_expire: Callable[[], bool] = lambda: True
-        """Whether keys may be deleted before somebody asks for them (DEBUG, CLIENT PAUSE)."""
+        """Whether keys may go before somebody asks for them (DEBUG, CLIENT PAUSE)."""
         store.on_earlier_deadline = planned_flush.on_new_plan = self.wake
 
     def _seconds_to_next_pass(self) -> float | None:
         """Return a second at most while anything will expire: the wall clock may jump."""
+        if not self.may_expire():
+            return _LONGEST_WAIT
         waits = self._store.seconds_to_next_deadline(), self._planned_flush.seconds_left()
         return min((min(each, _LONGEST_WAIT) for each in waits if each is not None), default=None)
 
     def _reap(self) -> None:
-        self._planned_flush.run_if_due()
+        if self.may_expire():
+            self._planned_flush.run_if_due()
         while self.may_expire() and self._store.expire_due() and not self.stopping:
             time.sleep(0)  # let waiting clients have the lock and the interpreter

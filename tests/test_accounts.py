@@ -23,6 +23,7 @@ class Someone:
         self.held = 0
         self.address = address
         self.closing = self.no_evict = False
+        self.authenticated = True
         self.closed = threading.Event()
 
     def close(self) -> None:
@@ -229,6 +230,14 @@ class EndTest(AccountsCase):
         self.clock.now += PATIENCE + 0.1
         with self.assertLogs("kvdb.accounts", logging.WARNING):
             self.accounts.relieve()
+        self.assertEqual([self.a.closed.is_set(), self.b.closed.is_set()], [False, True])
+
+    def test_strangers_go_first_and_without_patience(self) -> None:
+        self.b.authenticated = False
+        self.accounts.report(self.a, 900 * KB)
+        self.accounts.report(self.b, 110 * KB)
+        with self.assertLogs("kvdb.accounts", logging.WARNING):
+            self.assertTrue(self.accounts.must_wait(self.a))
         self.assertEqual([self.a.closed.is_set(), self.b.closed.is_set()], [False, True])
 
     def test_if_all_have_said_so_nobody_is_ended(self) -> None:

@@ -262,6 +262,16 @@ class HttpTest(unittest.TestCase):
             return {}
         return {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()}
 
+    def test_another_database_wants_the_right_to_select_it(self) -> None:
+        with self.serving():
+            self.rules("alice", "on", ">p", "~*", "+@all", "-select")
+            for target in ("/keys/k?db=3", "/keys?db=3", "/?db=3"):
+                with self.subTest(target):
+                    self.assertEqual(self.ask(target, "alice:p"), 403)
+                    self.assertIn("'select'", self.content)
+                    self.assertIn(self.ask(target.replace("3", "0"), "alice:p"), (200, 404))
+                    self.assertEqual(self.ask(target.replace("3", "99"), "alice:p"), 400)
+
     def test_each_request_belongs_to_a_command(self) -> None:
         with self.serving():
             self.rules("alice", "on", ">p")

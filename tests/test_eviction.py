@@ -602,6 +602,16 @@ class PolicyTest(StoreCase):
 
 
 class BoundedWorkTest(StoreCase):
+    def test_with_a_random_policy_a_smaller_budget_lists_all_keys_only_where_it_must(self) -> None:
+        self.store.policy = EvictionPolicy.ALLKEYS_RANDOM
+        self.fill(*(b"%d" % number for number in range(5_000)))
+        with mock.patch.object(
+            self.store._budget, "_candidates", wraps=self.store._budget._candidates
+        ) as candidates:
+            self.store.max_bytes = self.store.used_bytes // 2
+        self.assertLessEqual(self.store.used_bytes, self.store.max_bytes)
+        candidates.assert_not_called()
+
     def test_rewriting_many_old_keys_in_one_step_takes_time_in_proportion(self) -> None:
         """Once each of N victims was looked for among all N keys that have to stay."""
         old = [b"%05d" % number for number in range(20_000)]

@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 from kvdb.persistence import PersistenceError
+from kvdb.persistence.database import JournalFile
 from kvdb.persistence.journal import QUEUE_BYTES, Fsync, Journal
 from kvdb.persistence.lockfile import LockFile
 from kvdb.persistence.rows import DamagedRow, decode_row, encode_row
@@ -159,6 +160,15 @@ class DamageTest(JournalCase):
             self.open_with_lock(Fsync.NEVER)
         self.assertEqual(contents(self.store), {})
 
+    def test_where_the_system_does_not_tell_one_boot_from_another_it_may_have_been_one(
+        self,
+    ) -> None:
+        with mock.patch("kvdb.persistence.journal_place._boot", return_value=""):
+            self.killed(Fsync.NEVER)
+            self.path.with_name(self.path.name + "-wal").unlink()
+            self.open_with_lock(Fsync.NEVER)
+        self.assertEqual(contents(self.store), {})
+
     def test_a_row_that_is_gone_is_noticed(self) -> None:
         self.killed()
         database = sqlite3.connect(self.path)
@@ -221,6 +231,18 @@ class SmallerBudgetTest(JournalCase):
         self.assertTrue(self.journal.stop())
         self.open()
         self.assertEqual(len(contents(self.store)), 2)
+
+    def test_a_kill_before_the_rest_is_written_leaves_a_file_that_can_be_loaded(self) -> None:
+        self.open()
+        for name in (b"a", b"b", b"c"):
+            self.store.set(name, b"1")
+        self.assertTrue(self.journal.stop())
+        killed = mock.patch.object(JournalFile, "write", side_effect=KeyboardInterrupt)
+        with killed, self.assertLogs("kvdb.persistence"), self.assertRaises(KeyboardInterrupt):
+            self.open(max_bytes=2 * COST)
+        self.journal._file.close()
+        self.open()
+        self.assertEqual(len(contents(self.store)), 3)
 
 
 class FileIsGoneTest(JournalCase):

@@ -85,6 +85,26 @@ class WaitTest(unittest.TestCase):
         self.store.check()
 
 
+class HeldReaperTest(unittest.TestCase):
+    def test_while_nothing_may_expire_it_sleeps_and_neither_reaps_nor_flushes(self) -> None:
+        clock = ManualClock()
+        store = Store(0, clock=clock)
+        store.set(b"due", b"v", expires_at=clock.now + NEAR)
+        store.set(b"stays", b"v")
+        flush = PlannedFlush(store)
+        flush.plan(clock.now + NEAR)
+        reaper = Reaper(store, flush)
+        clock.now += 2 * NEAR
+        reaper.may_expire = lambda: False
+        self.assertEqual(reaper._seconds_to_next_pass(), 1.0)
+        reaper._reap()
+        self.assertEqual((store.total_keys, store.get(b"stays")), (2, b"v"))
+        reaper.may_expire = lambda: True
+        self.assertEqual(reaper._seconds_to_next_pass(), 0.0)
+        reaper._reap()
+        self.assertEqual(store.total_keys, 0)
+
+
 class ReaperTest(unittest.TestCase):
     def start(self, clock: Callable[[], float]) -> WatchedStore:
         """Return a store whose reaper sleeps, because a first key expires in an hour."""

@@ -470,6 +470,24 @@ class OutcomeTest(UndecidedCase):
         self.assertEqual(durable[1:], [self.store.step])
 
 
+class SwapTest(UndecidedCase):
+    def test_what_is_refused_while_a_swap_waits_is_not_undone_but_written_with_it(self) -> None:
+        """The file tells what there was before the swap, under other names."""
+        self.store.set((1, b"k"), b"other")
+        self.write_down()
+        writer = self.client()
+        self.send(writer, resp("SET", "k", "new"))
+        self.fail_to_commit(lambda: self.store.swap(0, 1))
+        assert writer.undecided is not None
+        self.assertFalse(writer.undecided.is_decided, "nothing is decided yet")
+        self.write_down()
+        self.assertEqual(self.replies(writer), b"+OK\r\n")
+        expected = {b"k": b"other", (1, b"k"): b"new"}
+        self.assertEqual({key: self.store.get(key) for key in expected}, expected)
+        self.reopen(Fsync.ALWAYS)
+        self.assertEqual({key: self.store.get(key) for key in expected}, expected)
+
+
 class TakenBackTest(UndecidedCase):
     def test_what_is_taken_back_is_told_as_that(self) -> None:
         feed = Feed(self.store)

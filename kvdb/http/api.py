@@ -82,21 +82,29 @@ class Response:
 
 
 def needs_of(request: Request) -> list[list[bytes]]:
-    """Return what a request comes down to for rules about users, as commands of the table."""
+    """Return what a request comes down to for rules about users, as commands of the table.
+
+    Raises ValueError for a bad number of a database.
+    """
     if request.method == "OPTIONS":
         return []
-    if request.path.startswith("/keys/"):
-        command = {"PUT": [b"SET"], "DELETE": [b"DEL"]}.get(request.method, [b"GET"])
-        return [[*command, request.key, b""] if command == [b"SET"] else [*command, request.key]]
+    if request.path.startswith("/keys") or request.path == "/":
+        select = [[b"SELECT", b"%d" % request.db]] if request.db else []
+        return select + _needs_on_keys(request)
     if request.path in ("/set", "/get"):
         parameters = _parse_query(request.query)
         if len(parameters) != 1:
             return []  # 500
         ((name, value),) = parameters
         return [[b"SET", name, b""]] if request.path == "/set" else [[b"GET", value]]
-    if request.path in ("/", "/keys"):  # on the page, values only of what may be read
-        return [[b"SCAN", b"0"]]
     return [[b"INFO"]] if request.path == "/metrics" else []
+
+
+def _needs_on_keys(request: Request) -> list[list[bytes]]:
+    if request.path.startswith("/keys/"):
+        command = {"PUT": [b"SET"], "DELETE": [b"DEL"]}.get(request.method, [b"GET"])
+        return [[*command, request.key, b""] if command == [b"SET"] else [*command, request.key]]
+    return [[b"SCAN", b"0"]]  # on the page, values only of what may be read
 
 
 class Api:

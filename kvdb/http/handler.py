@@ -27,7 +27,7 @@ from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import Api, Request, Response, needs_of
 from kvdb.http.body import Body, HeaderReader, Refused
 from kvdb.http.sender import check_sender
-from kvdb.persistence import Seen
+from kvdb.persistence import ATTEMPTS, Seen
 from kvdb.server.listener import format_address
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 _OPEN_PATHS: Final = {"/healthz"}
 """Answered without a password: probes have none."""
 
-_ATTEMPTS: Final = 5  # to answer what others have changed meanwhile, and the disk has refused
-
 
 class Handler(BaseHTTPRequestHandler):
     """One client's connection, and every request on it."""
@@ -49,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = f"kvdb/{kvdb.__version__}"
     sys_version = ""
-    timeout = 60  # seconds that a connection may be silent, and a request may take to arrive
+    timeout = 60  # Seconds without a single byte after which a connection ends.
     default_request_version = "HTTP/1.0"  # what cannot be read is answered with a status line
     # Headers and a short body leave together. (From Python 3.14 on, the default is 128 KB: too much
     # for what strangers leave unfinished.)
@@ -152,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         self.session.note_steps()
         ticket = persistence.arrive()
         try:
-            for _ in range(_ATTEMPTS):
+            for _ in range(ATTEMPTS):
                 undos = persistence.undos
                 response = self._respond_now(request)
                 seen = Seen(self.session.wrote, undos, self.session.saw)
@@ -169,7 +167,7 @@ class Handler(BaseHTTPRequestHandler):
         return request.method not in ("GET", "HEAD") or request.path == "/set"
 
     def _respond_now(self, request: Request) -> Response:
-        on_keys = request.path in ("/set", "/get") or request.path.startswith("/keys")
+        on_keys = request.path in ("/set", "/get") or request.path.startswith("/keys/")
         operation = Named(request.method.lower(), needs_of, is_step=on_keys)
         try:
             while True:
@@ -221,7 +219,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD" and response.status != 204:
-            self.wfile.write(response.body)
+            accounts = self.server.instance.accounts
+            accounts.report(self.session, len(response.body))
+            try:
+                self.wfile.write(response.body)
+            finally:
+                accounts.report(self.session, 0)
             self.session.sent += len(response.body)
 
     # --- what is refused -----------------------------------------------------------------

@@ -47,6 +47,11 @@ class Progress:
             self._next_line += self.EVERY
 
 
+ATTEMPTS: Final = 5
+"""How often a request is answered anew because others have changed what it saw, and the disk has
+refused that."""
+
+
 class Seen(NamedTuple):
     """What a reply depends on: steps of the change feed."""
 

@@ -291,12 +291,10 @@ class JournalFile:
                     self._database.execute(statement, [each for row in some for each in row])
                     start += size
 
-    def clean_up(
-        self, strays: Sequence[Row], rewritten: dict[Key, Entry], now: float, entries: int
-    ) -> int:
+    def clean_up(self, strays: Sequence[Row], rewritten: dict[Key, Entry], now: float) -> int:
         """Write anew what was written by hand, delete strays and what has expired.
 
-        Returns how many rows there are then; `entries` is how many there should be.
+        Returns how many rows there are then.
         """
         with self._transaction():
             for row in strays:
@@ -304,9 +302,9 @@ class JournalFile:
             self._insert(encode_row(key, entry) for key, entry in rewritten.items())
             self._database.execute(_DELETE_EXPIRED, (now,))
             (left,) = self._database.execute("SELECT count(*) FROM entries").fetchone()
-            self._database.execute(_WRITE_STATE, (self.step, entries))
-        self._entries = entries
-        return int(left)
+            self._database.execute(_WRITE_STATE, (self.step, left))
+        self._entries = int(left)
+        return self._entries
 
     def has_moved(self) -> bool:
         """Tell whether the path leads elsewhere: to another file, or (see is_gone) to none.

@@ -52,7 +52,7 @@ def load_journal(file: JournalFile, store: Store, progress: Progress) -> int:
         file.begin_writing()
         # What stands there in another form (a number, text as a blob), has expired or did
         # not fit would outlive its deletion: nobody would find it, or know of it.
-        left = file.clean_up(strays, rewritten, now, store.total_keys)
+        left = file.clean_up(strays, rewritten, now)
         if left != store.total_keys:
             group = Group.of_everything(store.dump(), file.step + 1)
             file.write(group.changes, group.flushed, group.step, group.entries)

@@ -33,7 +33,7 @@ class JournalPlace:
             file, step, boot = noted["file"], int(noted["step"]), noted["boot"]
         except (ValueError, TypeError, KeyError):
             return
-        expected = fsync is not Fsync.NEVER or boot == _boot()
+        expected = fsync is not Fsync.NEVER or (boot != "" and boot == _boot())
         if file == self._file.name and step > self._file.step and expected:
             self._file.close()
             raise PersistenceError(

@@ -112,6 +112,9 @@ class JournalWriter:
         waiting = self._waiting
         with self._store.atomic():
             with self._changed:
+                if waiting.everything:  # the file does not tell what there was before a swap
+                    waiting.put_back_locked(group)
+                    return
                 keys = {**group.changes, **waiting.changes}.keys()
                 everything = bool(group.flushed or waiting.flushed)
                 if not (keys or everything):

@@ -10,13 +10,11 @@ from typing import Any, Final, NamedTuple, Protocol
 from kvdb.commands.session import Session
 from kvdb.commands.waiting import MustWait, TakesLong
 from kvdb.errors import NotOurProtocol
-from kvdb.persistence import Persistence, Seen
+from kvdb.persistence import ATTEMPTS, Persistence, Seen
 from kvdb.resp.buffer import InputBuffer
 
 BATCH_BYTES: Final = 1024 * 1024
 """Replies that come together before they are sent."""
-
-_ATTEMPTS: Final = 5  # to answer what others have changed meanwhile, and the disk has refused
 
 
 class Dialect(Protocol):
@@ -84,7 +82,7 @@ class Undecided:
         self._ticket = persistence.arrive()  # outcomes of all that follows are kept for us
         self._replies: list[bytes] = []
         self._dependents: list[_Dependent] = []
-        self._attempts = _ATTEMPTS
+        self._attempts = ATTEMPTS
         self.step = 0
         """Number of the last step of the change feed that they depend on."""
 

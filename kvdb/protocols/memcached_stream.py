@@ -25,12 +25,11 @@ from kvdb.protocols.memcached_values import (
     parse_unsigned,
 )
 from kvdb.resp.buffer import LineTooLong
-from kvdb.resp.limits import STRANGERS_LINE
+from kvdb.resp.limits import MAX_LINE, STRANGERS_LINE
 from kvdb.store.entry import Key
 
 log = logging.getLogger(__name__)
 
-MAX_LINE: Final = 64 * 1024
 MAX_GET_LINE: Final = 4 * 1024 * 1024
 """A get may name thousands of keys: lines of 187 KB have been seen."""
 

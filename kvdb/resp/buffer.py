@@ -73,8 +73,7 @@ class InputBuffer:
             self._tail, self._tail_searched = bytearray(), 0
             return data
         data = self.head[self.start : self.start + length]
-        self.start += length
-        self._forget_used()
+        self.advance(self.start + length)
         return data
 
     def advance(self, end: int) -> None:
@@ -83,11 +82,6 @@ class InputBuffer:
             self.head, self.start, self._searched = b"", 0, 0
         else:
             self.start = end
-
-    def _forget_used(self) -> None:
-        """Let go of what has arrived once all of it is used up: an idle client keeps nothing."""
-        if self.start == len(self.head) and not self._tail:
-            self.head, self.start, self._searched = b"", 0, 0
 
     def skip(self, length: int) -> int:
         """Throw away up to `length` bytes; return how many there were to throw away."""

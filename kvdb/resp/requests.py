@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from kvdb.errors import CommandError, ProtocolError, ValueTooLarge
 from kvdb.resp.buffer import InputBuffer, LineTooLong
-from kvdb.resp.limits import MAX_BULK, MAX_LINE, parse_length
+from kvdb.resp.limits import MAX_BULK, MAX_LINE, STRANGERS_LINE, parse_length
 
 
 @dataclass
@@ -246,7 +246,9 @@ class RequestParser:
         if first != kind[0]:
             raise ProtocolError(f"expected '{kind.decode()}', got '{_printable(first)}'")
         try:
-            line = self._buffer.take_line(MAX_LINE)
+            line = self._buffer.take_line(
+                STRANGERS_LINE if self.limits.unauthenticated else MAX_LINE
+            )
         except LineTooLong:
             raise ProtocolError(too_long) from None
         if line is None:

@@ -162,6 +162,10 @@ class TlsTransport:
         try:
             while piece := self._tls.read(_RECEIVE_BYTES):
                 pieces.append(piece)
+            if pieces:
+                # A good-bye came behind the data. Have the socket report its end, so that the
+                # next recv() tells of it: nothing else will arrive.
+                self._socket.shutdown(socket.SHUT_RD)
         except ssl.SSLWantReadError:
             if not pieces:
                 self._flush()  # the answer to what was no data

@@ -146,6 +146,8 @@ class Budget:
                 most -= 1
                 if self.used() <= allowed:
                     return True
+            if not most:
+                return False
         excess = self.used() - allowed
         victims: list[Key] = []
         for key in self._candidates():

@@ -9,6 +9,7 @@ without looking at each key.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -83,16 +84,7 @@ class Deadlines(Generic[K]):
 
         The first of them costs no more than a look at the milliseconds of their second.
         """
-        self.earliest()  # what has been emptied leaves the top of the heap
-        order, seen = self._order, set()
-        to_see = [(second, 0) for second in order[:1]]
-        while to_see:
-            second, place = heapq.heappop(to_see)
-            for below in range(2 * place + 1, min(2 * place + 3, len(order))):
-                heapq.heappush(to_see, (order[below], below))
-            if second in seen or second not in self._seconds:
-                continue
-            seen.add(second)
+        for second in self._begun():
             bucket = self._seconds[second]
             if type(bucket) is not dict:
                 bucket = self._split(second, deadline_of)
@@ -126,7 +118,7 @@ class Deadlines(Generic[K]):
     def find_due(self, now: int, limit: int, deadline_of: dict[K, float]) -> list[K]:
         """Return up to `limit` keys whose deadline has come, about the earliest first."""
         found: list[K] = []
-        for second in sorted(self._begun(now // 1000)):
+        for second in self._begun(now // 1000):
             moments = self._moments(second, now, deadline_of)
             for keys in self._all(second) if moments is None else _due(moments, now):
                 found += islice(keys, limit - len(found))
@@ -154,21 +146,21 @@ class Deadlines(Generic[K]):
         bucket = self._seconds[second]
         return list(bucket.values()) if type(bucket) is dict else [bucket]  # type: ignore[list-item]
 
-    def _begun(self, now: int) -> Iterator[int]:
-        """Yield the seconds up to `now` that have a bucket.
+    def _begun(self, now: float = math.inf) -> Iterator[int]:
+        """Yield the seconds up to `now` that have a bucket, the earliest first.
 
-        In a heap, what stands below a number is not smaller: so this looks at no more than
-        about twice as many as there are.
+        Whoever stops early has paid for the first of them only.
         """
-        seen, to_see = set(), [0]
-        while to_see:
-            place = to_see.pop()
-            if place < len(self._order) and self._order[place] <= now:
-                second = self._order[place]
-                to_see += (2 * place + 1, 2 * place + 2)
-                if second in self._seconds and second not in seen:
-                    seen.add(second)
-                    yield second
+        self.earliest()  # what has been emptied leaves the top of the heap
+        order, last = self._order, None
+        to_see = [(second, 0) for second in order[:1]]
+        while to_see and to_see[0][0] <= now:
+            second, place = heapq.heappop(to_see)
+            for below in range(2 * place + 1, min(2 * place + 3, len(order))):
+                heapq.heappush(to_see, (order[below], below))
+            if second != last and second in self._seconds:
+                last = second
+                yield second
 
     def check(self, deadline_of: dict[K, float]) -> None:
         """Raise AssertionError unless each of these deadlines waits where it will be found."""
