@@ -206,7 +206,7 @@ class Hub:
     # --- looking -------------------------------------------------------------------------
 
     def names(self, kind: Kind) -> list[bytes]:
-        """Return what of a kind anybody is subscribed to."""
+        """Return the names of this kind that have at least one subscriber."""
         with self._lock:
             return list(self._listeners[kind])
 

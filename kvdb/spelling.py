@@ -49,11 +49,10 @@ def without_secrets(words: Sequence[bytes]) -> Sequence[bytes]:
 
 
 def _hide_after_auth(words: Sequence[bytes]) -> list[bytes]:
-    """Hide the two words that follow AUTH in HELLO."""
+    """Hide the two words that follow AUTH in HELLO, even where AUTH may be the client's name."""
     shown = list(words)
     for place, word in enumerate(words):
         if place and word.upper() == b"AUTH":
             hidden = shown[place + 1 : place + 3]
             shown[place + 1 : place + 3] = [HIDDEN] * len(hidden)
-            break
     return shown

@@ -3,8 +3,10 @@ from __future__ import annotations
 import threading
 from unittest import mock
 
+from kvdb.commands.connection import LONGEST_NAME
 from kvdb.commands.instance import Instance
 from kvdb.config import Config
+from kvdb.errors import CommandError
 from kvdb.replies import NO_REPLY
 from kvdb.store import Store
 from tests.command_case import NOT_AN_INTEGER, SYNTAX, CommandTest, wrong_arity
@@ -475,6 +477,18 @@ class NoTouchTest(CommandTest):
         self.talk.instance.persistence = mock.Mock(save=save)
         self.assert_replies(("CLIENT NO-TOUCH ON", b"OK"), ("SAVE", b"OK"))
         self.assertEqual(held, [False])
+
+
+class NameLengthTest(CommandTest):
+    def test_names_are_bounded_because_several_logs_repeat_them(self) -> None:
+        longest = "n" * LONGEST_NAME
+        for request in (
+            ("CLIENT", "SETNAME"), ("CLIENT", "SETINFO", "LIB-NAME"),
+            ("CLIENT", "SETINFO", "LIB-VER"), ("HELLO", 3, "SETNAME"),
+        ):  # fmt: skip
+            with self.subTest(request):
+                self.assertNotIsInstance(self.talk(*request, longest), CommandError)
+                self.assertIn("may have 1024 bytes", self.talk.error(*request, longest + "n"))
 
 
 class RefusalLogTest(CommandTest):

@@ -11,11 +11,12 @@ from unittest import mock
 from kvdb.commands.instance import Instance
 from kvdb.commands.session import Session
 from kvdb.config import Config
+from kvdb.errors import CommandError
 from kvdb.guesses import FREE, LONGEST, Guesses
 from kvdb.http.listener import HttpServer
 from kvdb.service import Service
 from kvdb.store import Store
-from tests.support import ManualClock, Wire, running_server, until
+from tests.support import Conversation, ManualClock, Wire, running_server, until
 
 DELAYS = [0.0] * FREE + [0.05 * 1.5**n for n in range(1, 12)] + [5.0, 5.0]
 """Seconds, for the first wrong password from an address, the second, ..."""
@@ -116,6 +117,21 @@ class LogInTest(unittest.TestCase):
                 "client 192.0.2.1:7000: wrong password (9 more like this since the last line)",
             ],
         )
+
+    def test_within_exec_there_is_one_guess_for_one_answer(self) -> None:
+        talk = Conversation()
+        talk("ACL", "SETUSER", "admin", "on", ">right")
+        guesses = talk.instance._guesses
+        for _ in range(FREE):
+            talk("AUTH", "admin", "wrong")
+        talk.session.penalty = 0.0
+        talk("MULTI")
+        for password in ("wrong", "worse", "right"):
+            talk("AUTH", "admin", password)
+        with mock.patch.object(guesses, "wrong", wraps=guesses.wrong) as wrong:
+            replies = talk("EXEC")
+        self.assertEqual(len([each for each in replies if isinstance(each, CommandError)]), 3)
+        self.assertEqual((wrong.call_count, talk("ACL", "WHOAMI")), (1, b"default"))
 
     def test_without_a_password_any_will_do(self) -> None:
         self.instance.users.set_password(None)

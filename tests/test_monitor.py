@@ -110,6 +110,13 @@ class MonitorTest(CommandTest):
         self.assertEqual([" flags=O " in line for line in lines], [False, True])
 
 
+class MonitorInJsonTest(CommandTest):
+    def test_its_lines_are_resp_so_it_is_refused_there(self) -> None:
+        reply = self.talk.bytes('{"command": "MONITOR"}\n')
+        self.assertIn(b"RESP only", reply)
+        self.assertFalse(self.talk.instance.overseer.monitors)
+
+
 class MonitorOverTheWireTest(unittest.TestCase):
     def test_all_ports_are_watched(self) -> None:
         ports = {"memcached_port": 0, "haus_port": 0, "http_port": 0}

@@ -43,6 +43,7 @@ class SecretsTest(unittest.TestCase):
             ("HELLO 3 AUTH user pw SETNAME me", "HELLO 3 AUTH * * SETNAME me"),
             ("hello 3 setname me auth user pw", "hello 3 setname me auth * *"),
             ("HELLO 3 AUTH user", "HELLO 3 AUTH *"),
+            ("HELLO 3 SETNAME auth AUTH user pw", "HELLO 3 SETNAME auth * * *"),
             ("CONFIG SET requirepass pw maxmemory 1", "CONFIG SET requirepass * maxmemory 1"),
             ("config set maxmemory 1 RequirePass pw", "config set maxmemory 1 RequirePass *"),
             ("CONFIG GET requirepass", "CONFIG GET requirepass"),
@@ -116,6 +117,21 @@ class SlowlogTest(CommandTest):
         entry = plain(self.ask("SLOWLOG GET 1"))[0]
         self.assertEqual(entry[2:], [12500, [b"set", b"k", b"v"], b"127.0.0.1:50000", b"me"])
         self.assertEqual(entry[1], 5000)
+
+    def test_passwords_are_hidden_in_what_multi_has_queued_too(self) -> None:
+        for request in ("ACL SETUSER bob on >pw", "CONFIG SET requirepass pw", "CLIENT SETNAME me"):
+            self.ask("MULTI")
+            self.ask(request)
+            self.ask("EXEC")
+        shown = [words for words in self.entries() if words[0] in (b"ACL", b"CONFIG", b"CLIENT")]
+        self.assertEqual(
+            shown,
+            [
+                [b"ACL", b"SETUSER", HIDDEN, HIDDEN, HIDDEN],
+                [b"CONFIG", b"SET", b"requirepass", HIDDEN],
+                [b"CLIENT", b"SETNAME", b"me"],
+            ],
+        )
 
     def test_only_what_reaches_the_threshold_is_kept(self) -> None:
         self.ask("CONFIG SET slowlog-log-slower-than 1000")

@@ -12,6 +12,7 @@ from unittest import mock
 
 import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.commands.instance import Instance
+from kvdb.commands.tracking import MAX_PREFIXES
 from kvdb.config import Config, Fsync
 from kvdb.resp.replies import NEED_DATA, ReplyParser, encode_request
 from kvdb.store import Store
@@ -416,6 +417,13 @@ class CommandTest(TrackingCase):
                 self.assertTrue(error.startswith("ERR "), error)
                 self.assertIsNone(self.reader.session.tracker)
         self.assertEqual(self.reader.figures(), (0, 0, 0, 0))
+
+    def test_prefixes_are_so_few_that_a_write_is_soon_compared_with_all(self) -> None:
+        names = [word for n in range(MAX_PREFIXES) for word in ("PREFIX", f"{n:03}:")]
+        self.reader.track("BCAST", *names)
+        error = self.reader.error("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "one more")
+        self.assertEqual(error, "ERR a client may name 100 prefixes")
+        self.assertEqual(len(self.reader("CLIENT", "TRACKINGINFO")[b"prefixes"]), MAX_PREFIXES)
 
     def test_modes_cannot_be_changed_on_the_way(self) -> None:
         self.reader.track("OPTIN")

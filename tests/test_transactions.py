@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from unittest import mock
+
 from kvdb.commands.instance import Instance
+from kvdb.commands.waiting import TakesLong
 from kvdb.config import Config
+from kvdb.errors import CommandError
 from kvdb.replies import NIL_ARRAY
 from kvdb.store import Store
 from kvdb.store.budget import EvictionPolicy
@@ -528,3 +532,41 @@ class NoRoomTest(CommandTest):
     def test_a_policy_that_may_evict_refuses_nothing(self) -> None:
         self.talk.store.policy = EvictionPolicy.ALLKEYS_LRU
         self.assert_replies(("MULTI", b"OK"), ("SET b 1", b"QUEUED"), ("EXEC", [b"OK"]))
+
+
+class LongCommandsTest(CommandTest):
+    """What takes long is put off to a thread of its own, but not in the middle of EXEC."""
+
+    QUEUED = (
+        ("DUMP", "k"), ("BITCOUNT", "k"), ("SCAN", 0, "COUNT", 5000), ("INFO",),
+        ("COMMAND", "LIST"), ("MEMORY", "STATS"), ("LCS", "none", "k", "LEN"),
+    )  # fmt: skip
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.talk("SET", "k", b"v" * 100_000)
+        self.talk.session.at_leisure = False  # as on the thread of the event loop
+
+    def test_exec_is_put_off_as_a_whole_and_then_carries_them_out(self) -> None:
+        for request in self.QUEUED:
+            self.talk("MULTI")
+            self.talk("SET", "before", 1)
+            self.assertEqual(self.talk(*request), b"QUEUED")
+            with self.subTest(request), self.assertNoLogs("kvdb"):
+                self.assertRaises(TakesLong, self.talk, "EXEC")
+                self.talk.session.at_leisure = True
+                replies = self.talk("EXEC")
+                self.assertEqual(replies[0], b"OK")
+                self.assertNotIsInstance(replies[1], CommandError)
+            self.talk.session.at_leisure = False
+
+    def test_what_turns_out_to_take_long_is_carried_out_at_its_place(self) -> None:
+        self.talk("MULTI")
+        self.talk("SET", "before", 1)
+        self.talk("PUBLISH", "c", "m")
+        with (
+            mock.patch.object(self.talk.instance.hub, "count", return_value=10_000),
+            self.assertNoLogs("kvdb"),
+        ):
+            self.assertEqual(self.talk("EXEC"), [b"OK", 0])
+        self.assertFalse(self.talk.session.in_exec)

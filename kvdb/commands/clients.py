@@ -24,7 +24,7 @@ class Unsent(Protocol):
 def describe(session: Session) -> str:
     """Return one line of CLIENT LIST, with Redis's field names."""
     now = session.instance.monotonic()
-    # Once: another thread may end it meanwhile.
+    # Read each attribute once: another thread may set it to None meanwhile.
     transaction, tracker = session.transaction, session.tracker
     subscribed, unsent = session.subscriptions, session.outgoing
     omem = unsent.size if unsent else 0

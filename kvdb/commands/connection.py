@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from kvdb import errors
 from kvdb.commands.arguments import database, integer, parse_integer
 from kvdb.commands.clients import describe
@@ -126,7 +128,17 @@ def _is_plain(text: bytes) -> bool:
     return all(33 <= byte <= 126 for byte in text)
 
 
+LONGEST_NAME: Final = 1024
+"""Bytes of a client's name, or its library's: CLIENT LIST and several logs repeat it."""
+
+
+def _refuse_long_name(name: bytes) -> None:
+    if len(name) > LONGEST_NAME:
+        raise CommandError(f"ERR a client's name may have {LONGEST_NAME} bytes")
+
+
 def _client_name(name: bytes) -> bytes:
+    _refuse_long_name(name)
     if not _is_plain(name):
         raise CommandError(
             "ERR Client names cannot contain spaces, newlines or special characters."
@@ -161,6 +173,7 @@ def client_setinfo(session: Session, attribute: bytes, value: bytes) -> Reply:
     option, shown = attribute.upper(), attribute[:128].decode("utf-8", "surrogateescape")
     if option not in (b"LIB-NAME", b"LIB-VER"):
         raise CommandError(f"ERR Unrecognized option '{shown}'")
+    _refuse_long_name(value)
     if not _is_plain(value):
         raise CommandError(f"ERR {shown} cannot contain spaces, newlines or special characters.")
     if option == b"LIB-NAME":

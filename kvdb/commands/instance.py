@@ -241,6 +241,8 @@ class Instance:
         For a user without a password any will do. Who guesses has to wait for each answer.
         `through` is how the request was called.
         """
+        if session.in_exec and session.penalty:
+            return False  # one guess per reply: EXEC's other ones are not even tried
         user = self.users.authenticate(name, password)
         if user is not None:
             session.become(user)

@@ -165,7 +165,7 @@ class Overseer:
 
     def see_queued(self, session: Session, row: Command, arguments: list[bytes]) -> Any:
         """As see(), for a request that MULTI had queued; it is under the store's lock."""
-        request = [row.name.encode(), *arguments]
+        request = [*row.name.encode().split(), *arguments]
         return self.see(session, row, type(session).call, session, (row, arguments), request)
 
     def rejected(self, request: list[bytes]) -> None:
@@ -226,7 +226,7 @@ def _words(operation: Operation, who: Any, arguments: Any, request: Any) -> Iter
         yield from _flat(request)
     else:
         if isinstance(operation, Command):
-            yield operation.name.encode()
+            yield from operation.name.encode().split()
         yield from _flat(arguments)
         if isinstance(request, dict):
             yield from _flat(list(request.values()))

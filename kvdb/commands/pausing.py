@@ -42,7 +42,13 @@ def client_pause(session: Session, timeout: bytes, *modes: bytes) -> Reply:
     return OK
 
 
-@command("CLIENT UNPAUSE", "", ADMIN, "End CLIENT PAUSE WRITE before its time.", group="connection")
+@command(
+    "CLIENT UNPAUSE",
+    "",
+    ADMIN,
+    "End a pause early; while all clients are paused, this one is, too.",
+    group="connection",
+)
 def client_unpause(session: Session) -> Reply:
     session.instance.overseer.end_pause()
     return OK

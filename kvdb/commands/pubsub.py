@@ -15,11 +15,6 @@ _MANY: Final = 1_000
 """Channels, or patterns to be compared with one, that take about a millisecond."""
 
 
-def _is_in_exec(session: Session) -> bool:
-    """Tell whether this is one of the commands that EXEC carries out."""
-    return session.last_command == "exec"
-
-
 def _subscribe(session: Session, kind: Kind, names: tuple[bytes, ...]) -> Reply:
     return Pushes(session.instance.hub.subscribe(session, kind, names, session.form))
 
@@ -28,7 +23,7 @@ def _unsubscribe(session: Session, kind: Kind, names: tuple[bytes, ...]) -> Repl
     confirmations: list[Reply] = list(session.instance.hub.unsubscribe(session, kind, names))
     # What was published before comes before the confirmation. (In EXEC's reply, which is an
     # array in RESP2, it would be taken for the reply to some command.)
-    if not _is_in_exec(session) and (messages := session.recall()):
+    if not session.in_exec and (messages := session.recall()):
         confirmations.insert(0, messages)
     return Pushes(confirmations)
 
@@ -85,7 +80,7 @@ def punsubscribe(session: Session, *patterns: bytes) -> Reply:
     group="pubsub",
 )
 def ssubscribe(session: Session, *channels: bytes) -> Reply:
-    if _is_in_exec(session):
+    if session.in_exec:
         raise CommandError("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client")
     return _subscribe(session, Kind.SHARD, channels)
 

@@ -37,7 +37,7 @@ class Session(Standing):
     # Ten thousand of them take a third of what they would with a dict each.
     __slots__ = (
         "__weakref__", "address", "close", "closing", "db", "form", "held", "id",
-        "in_exec", "last_active", "last_command", "library_name", "library_version",
+        "last_active", "last_command", "library_name", "library_version",
         "local_address", "name", "no_evict", "no_touch", "outgoing", "penalty", "push", "recall",
         "saw", "silent", "skip_next", "skipping", "started_at", "tracker",
         "version", "waiting", "wrote",
@@ -64,7 +64,6 @@ class Session(Standing):
         # 0 if it has changed nothing, and the last step that its answer can have seen.
         self.wrote = self.saw = 0
         self.waiting: Waiting | None = None  # for this, with a request that has come
-        self.in_exec = False  # EXEC is carrying out what MULTI has queued
         self.started_at = self.last_active = instance.monotonic()
         self.last_command = "NULL"
         self.library_name = self.library_version = b""
@@ -115,7 +114,7 @@ class Session(Standing):
         if self.ordinary:
             row = TABLE.get(request[0])
             if row is not None and row.ordinary and row.least < len(request) <= row.most_words:
-                # Nearly every request comes this way: nothing is asked of it that is known.
+                # Fast path: `ordinary` already implies the checks below.
                 try:
                     return self.perform(row, row.handler, self, request[1:], request)
                 except CommandError as error:

@@ -7,6 +7,7 @@ from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, command, container
 from kvdb.errors import CommandError
 from kvdb.replies import OK, Reply
+from kvdb.resp.encoding import encode_reply
 
 container("SLOWLOG", "Look at the requests that took long.", group="server")
 
@@ -61,5 +62,7 @@ def slowlog_reset(session: Session) -> Reply:
 def monitor(session: Session) -> Reply:
     if session.in_exec:
         raise CommandError("ERR MONITOR isn't allowed for DENY BLOCKING client")
+    if session.form is not encode_reply:
+        raise CommandError("ERR MONITOR shows its lines in RESP only")
     session.instance.overseer.add_monitor(session)
     return OK

@@ -75,6 +75,7 @@ class Standing(Counts):
     __slots__ = (
         "at_leisure",
         "authenticated",
+        "in_exec",
         "notes_steps",
         "ordinary",
         "plain",
@@ -89,7 +90,8 @@ class Standing(Counts):
         self.restricted = False  # its user may not do everything
         self.at_leisure = True  # nobody else has to wait for what is carried out now
         self.timed = False  # the slow log wants to know how long each request takes
-        self.plain = True  # none of the three, and nobody watches
+        self.in_exec = False  # EXEC is carrying out what MULTI has queued
+        self.plain = True  # neither `restricted` nor `notes_steps` nor `is_seen`
 
     def become(self, user: User, authenticated: bool = True) -> None:
         """Be this user from now on."""
@@ -132,5 +134,5 @@ class Standing(Counts):
 
     def take_leisure(self, needed: bool = True) -> None:
         """Say, before anything is done, that what follows takes long. Raises TakesLong."""
-        if needed and not self.at_leisure:
+        if needed and not (self.at_leisure or self.in_exec):  # EXEC cannot be put off in the middle
             raise TakesLong

@@ -119,6 +119,7 @@ class Command:
     touches: bool = field(init=False)  # may count as use of keys
     ordinary: bool = field(init=False)  # works on keys only: leaves the session as it is
     slow: bool = field(init=False)  # takes long, or may
+    may_be_long: bool = field(init=False)  # it, or its arguments, can make it so
     is_step: bool = field(init=False)  # may be carried out under the store's lock
     most_words: int = field(init=False)  # of a quick request, the name included
     wire_name: str = field(init=False)  # as error messages and COMMAND have it: `client|setname`
@@ -141,6 +142,11 @@ class Command:
         self.is_step = Flag.ADMIN not in self.flags and self.name not in LONG_READS
         if self.group == "pubsub":  # it has nothing to do with keys, and may have many receivers
             self.is_step = False
+        self.may_be_long = (
+            self.slow
+            or self.name in (*LONG_READS, "RESTORE")
+            or not (works_on_keys or self.group in ("connection", "pubsub", "transactions"))
+        )
         self.most_words = QUICK_WORDS if self.most is None else self.most + 1
         self.wire_name = self.name.lower().replace(" ", "|")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from kvdb import errors
 from kvdb.commands.arguments import integer
@@ -11,6 +12,9 @@ from kvdb.commands.table import NONE, command
 from kvdb.errors import CommandError
 from kvdb.replies import OK, Reply
 from kvdb.tracking import Mode, Tracker
+
+MAX_PREFIXES: Final = 100
+"""Each write is compared with all of them, under the store's lock."""
 
 _EVERY_KEY = b""  # the prefix of a client that names none
 
@@ -32,6 +36,8 @@ def client_tracking(session: Session, switch: bytes, *options: bytes) -> Reply:
         raise CommandError(errors.SYNTAX)
     tracker, tracking = session.tracker, session.instance.tracking
     _check_mode(mode, prefixes, tracker)
+    if len(prefixes) + (len(tracker.prefixes) if tracker else 0) > MAX_PREFIXES:
+        raise CommandError(f"ERR a client may name {MAX_PREFIXES} prefixes")
     _check_prefixes(prefixes, tracker.prefixes if tracker else ())
     if mode.broadcast and not prefixes:
         prefixes = [_EVERY_KEY]

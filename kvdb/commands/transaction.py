@@ -29,4 +29,4 @@ class Transaction:
         self.queue.append((row, arguments))
         self.words += 1 + len(arguments)
         self.grows = self.grows or row.grows
-        self.is_long = self.is_long or row.slow or self.words > QUICK_WORDS
+        self.is_long = self.is_long or row.may_be_long or self.words > QUICK_WORDS

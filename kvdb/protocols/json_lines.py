@@ -283,10 +283,8 @@ _TRANSACTIONS: Final = ("START", "COMMIT", "ROLLBACK")
 
 def _with_key(name: bytes, *more: bytes) -> Callable[[Arguments], list[list[bytes]]]:
     def needs(arguments: Arguments) -> list[list[bytes]]:
-        key = arguments.get("key")
-        return [
-            [name, key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"", *more]
-        ]
+        key = _encode_argument(arguments["key"]) if "key" in arguments else b""
+        return [[name, key, *more]]
 
     return needs
 
