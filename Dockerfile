@@ -9,7 +9,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 4242 8000 9888 11211
 
-# Any answer will do: with a password set it is an error, and the server is well all the same.
+# Any answer counts as healthy; with a password set, the answer is an error.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "kvdb.healthcheck"]
 
 # The port can be reached from outside, so a password is wanted:

@@ -198,7 +198,7 @@ SETTINGS: Final = (
     Setting("fsync", "--fsync", "WHEN", " or ".join(_FSYNCS), lambda text: Fsync(text).value,
             f"when a change is in the journal: {', '.join(_FSYNCS)}", parameter="appendfsync"),
     Setting("max_bytes", "--max-mb", "MB", _SIZE, _megabytes,
-            "byte budget in MB; the least recently used keys go first; 0: no limit", "64", parameter="maxmemory", changeable=True),
+            "byte budget in MB (2**20 bytes); the least recently used keys go first; 0: no limit", "64", parameter="maxmemory", changeable=True),
     Setting("max_client_bytes", "--max-client-mb", "MB", _SIZE, _megabytes,
             "what clients' buffers and queues may take together, beside the budget, in MB; "
             "0: no limit", "64", parameter="maxmemory-clients", changeable=True),
@@ -210,7 +210,7 @@ SETTINGS: Final = (
     Setting("max_clients", "--max-clients", "N", "a number above 0", _positive,
             "connections at a time", parameter="maxclients", changeable=True),
     Setting("idle_timeout", "--idle-timeout", "SECONDS", _SECONDS, _number,
-            "end connections that are silent for so long; 0: never", "0", parameter="timeout", changeable=True),
+            "end connections that are silent for so many seconds; 0: never", "0", parameter="timeout", changeable=True),
     Setting("password_file", "--password-file", "FILE", "the path of a file", _path,
             "file whose first line is the password that clients must give; the variable "
             "KVDB_PASSWORD may hold the password itself", "none", parameter="requirepass", changeable=True),
@@ -228,19 +228,19 @@ SETTINGS: Final = (
     Setting("tls_cert", "--tls-cert", "FILE", "the path of a file", _path,
             "certificate (PEM, with its chain): every port speaks TLS then, and nothing else", "none", parameter="tls-cert-file", changeable=True),
     Setting("tls_key", "--tls-key", "FILE", "the path of a file", _path,
-            "its key (PEM), if that is not in the same file", "none", parameter="tls-key-file", changeable=True),
+            "the certificate's key (PEM), if it is not in the same file", "none", parameter="tls-key-file", changeable=True),
     Setting("tls_client_ca", "--tls-client-ca", "FILE", "the path of a file", _path,
             "clients must show a certificate that these authorities have signed", "none", parameter="tls-ca-cert-file", changeable=True),
     Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), log_level,
             f"one of {', '.join(LOG_LEVELS)}", parameter="loglevel", changeable=True),
     Setting("slow_log_threshold", "--slowlog-log-slower-than", "MICROSECONDS", _MICROSECONDS, _or_never,
-            "the slow log keeps requests that take at least so long; -1: none", changeable=True),
+            "the slow log keeps requests that take at least so many microseconds; -1: none", changeable=True),
     Setting("slow_log_length", "--slowlog-max-len", "N", "a whole number", _whole,
-            "how many requests it keeps", changeable=True),
+            "how many requests the slow log keeps", changeable=True),
     Setting("latency_threshold", "--latency-monitor-threshold", "MILLISECONDS", "a whole number", _whole,
-            "LATENCY shows what takes at least so long; 0: off", changeable=True),
+            "LATENCY shows what takes at least so many milliseconds; 0: off", changeable=True),
     Setting("latency_tracking", "--latency-tracking", "", "1 or 0", _switch,
-            "time each request, for INFO commandstats and latencystats", changeable=True),
+            "time each request, for INFO commandstats and latencystats", "no", changeable=True),
     Setting("enable_debug_command", "--enable-debug-command", "WHO", "no, yes or local", _who,
             "who may use DEBUG, which is for tests: no, yes or local"),
 )  # fmt: skip
@@ -333,7 +333,7 @@ def _check_persistence(config: Config, values: Mapping[str, Any]) -> list[str]:
     if "fsync" in values and not (config.data and config.is_journal):
         kept = "nothing is kept on disk" if config.data is None else f"{config.data} is a snapshot"
         raise BadSetting(
-            f"{BY_FIELD['fsync'].name} is for a journal (a file that ends in .sqlite or .db), and {kept}"
+            f"{BY_FIELD['fsync'].name} is for a journal (a file that ends in .sqlite, .sqlite3 or .db), and {kept}"
         )
     if "snapshot_interval" in values and (config.data is None or config.is_journal):
         kept = "nothing is kept on disk" if config.data is None else f"{config.data} is a journal"

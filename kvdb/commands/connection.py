@@ -35,9 +35,7 @@ def _log_in(session: Session, user: bytes, password: bytes, through: bytes = b"A
         raise CommandError(errors.WRONG_PASSWORD)
 
 
-@command(
-    "AUTH", "[username] password", ANYONE, "Give the password.", group="connection", open_ended=True
-)
+@command("AUTH", "[username] password", ANYONE, "Log in.", group="connection", open_ended=True)
 def auth(session: Session, *user_and_password: bytes) -> Reply:
     *user, password = user_and_password
     if len(user) > 1:
@@ -333,7 +331,7 @@ def _on_or_off(word: bytes) -> bool:
     "CLIENT NO-EVICT",
     "ON | OFF",
     ADMIN,
-    "Have this connection not be ended, and not wait, when clients hold too much.",
+    "Neither end this connection nor let it wait when clients hold too much.",
     group="connection",
 )
 def client_no_evict(session: Session, mode: bytes) -> Reply:

@@ -274,7 +274,7 @@ GROUPS = {
     "transactions": "Transactions",
     "connection": "Connection",
     "server": "Server",
-    "scripting": "Scripting: there is none",
+    "scripting": "Scripting (not supported)",
 }
 
 

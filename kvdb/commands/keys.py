@@ -69,7 +69,7 @@ def exists(session: Session, *keys: Key) -> Reply:
     "TOUCH",
     "key [key ...]",
     READ,
-    "Count as use of these keys; return how many exist.",
+    "Mark the keys as just used; return how many exist.",
     group="generic",
     keys=ALL_KEYS,
 )
@@ -413,7 +413,7 @@ def flushall(session: Session, *mode: bytes) -> Reply:
     "SWAPDB",
     "index1 index2",
     WRITE | SLOW,
-    "Give all keys of two databases each the place of the other's.",
+    "Exchange the keys of two databases.",
     group="server",
 )
 def swapdb(session: Session, index1: bytes, index2: bytes) -> Reply:

@@ -57,7 +57,7 @@ def object_refcount(session: Session, key: Key) -> Reply:
     "OBJECT FREQ",
     "key",
     READ,
-    "Refused, as in Redis under a policy that counts no uses: there is none here that does.",
+    "Refused: uses are not counted (Redis answers the same without an LFU policy).",
     group="generic",
     keys=FIRST_KEY,
 )

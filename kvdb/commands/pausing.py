@@ -58,7 +58,7 @@ def client_unpause(session: Session) -> Reply:
     "CLIENT UNBLOCK",
     "client-id [TIMEOUT | ERROR]",
     ADMIN,
-    "End the waiting of another connection (WAIT), as if its time had run out, or with an error.",
+    "End the WAIT or WAITAOF of another connection, as if its time had run out, or with an error.",
     group="connection",
 )
 def client_unblock(session: Session, number: bytes, *reasons: bytes) -> Reply:

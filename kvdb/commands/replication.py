@@ -38,7 +38,7 @@ def _wait(session: Session, timeout: int, has_come: Callable[[], bool]) -> Timed
     "WAIT",
     "numreplicas timeout",
     NONE,
-    "Wait until so many replicas have what was written: there are none, so until it is too late.",
+    "Return 0, for there are no replicas; if some are asked for, only when the timeout is over.",
     group="generic",
 )
 def wait(session: Session, replicas: bytes, timeout: bytes) -> Reply:

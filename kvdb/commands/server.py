@@ -22,7 +22,7 @@ def _persistence(session: Session) -> Persistence:
     "SAVE",
     "",
     ADMIN | NOT_QUEUED,
-    "Write the snapshot now; others are served meanwhile.",
+    "Write what is not on disk yet, and answer when it is; others are served meanwhile.",
     group="server",
 )
 def save(session: Session) -> Reply:
@@ -35,7 +35,13 @@ def save(session: Session) -> Reply:
     return OK
 
 
-@command("BGSAVE", "[SCHEDULE]", ADMIN, "Write the snapshot in the background.", group="server")
+@command(
+    "BGSAVE",
+    "[SCHEDULE]",
+    ADMIN,
+    "Write what is not on disk yet, in the background.",
+    group="server",
+)
 def bgsave(session: Session, *schedule: bytes) -> Reply:
     if schedule and (len(schedule) > 1 or schedule[0].upper() != b"SCHEDULE"):
         raise CommandError(errors.SYNTAX)
@@ -52,7 +58,7 @@ def bgsave(session: Session, *schedule: bytes) -> Reply:
     "LASTSAVE",
     "",
     NONE,
-    "Return when the last snapshot was written, in Unix seconds.",
+    "Return when everything was last on disk, in Unix seconds.",
     group="server",
 )
 def lastsave(session: Session) -> Reply:
@@ -72,7 +78,7 @@ def time(session: Session) -> Reply:
     "SHUTDOWN",
     "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
     ADMIN | NOT_QUEUED,
-    "Save and stop the server; NOSAVE: stop without saving.",
+    "Save and stop the server; NOSAVE: without saving; FORCE: even if saving fails.",
     group="server",
 )
 def shutdown(session: Session, *options: bytes) -> Reply:
