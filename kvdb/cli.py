@@ -188,7 +188,7 @@ def _stop_handler(service: Service) -> Callable[[int, object], None]:
             return
         interrupts += 1
         unsaved = service.persistence.changes_since_save if service.persistence else 0
-        if interrupts == 2 and unsaved:
+        if interrupts == 2 and unsaved and service.stopping:
             log.warning(
                 "still saving; %s changes would be lost: Ctrl-C once more to stop without them",
                 f"{unsaved:,}",

@@ -67,7 +67,8 @@ class QueuedLog(logging.Handler):
                 self._target.handle(record)
             if self._dropped and self._queue.empty():
                 dropped, self._dropped = self._dropped, 0
-                self._target.handle(_dropped_record(dropped))
+                with contextlib.suppress(Exception):
+                    self._target.handle(_dropped_record(dropped))
 
     def finish(self) -> None:
         """Wait until everything that was logged is written, but not for long."""

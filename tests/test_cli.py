@@ -320,7 +320,7 @@ class StopHandlerTest(unittest.TestCase):
     def test_a_server_that_is_not_stopping_is_not_ended_by_force(self) -> None:
         self.listen(5)
         for _ in range(5):
-            self.signal()
+            self.assertEqual(self.signal(), [], "nor is it saving")
             self.service.stopping = False  # the stop was refused: saving fails
             self.assertEqual(self.exited, [])
 

@@ -114,6 +114,7 @@ class EntriesTest(KeyspaceCase):
         self.assertEqual({self.space.random_key(0) for _ in range(300)}, set(self.order()))
         self.fill((1, b"a"))
         self.assertEqual({self.space.random_key(1) for _ in range(5)}, {(1, b"a")})
+        self.assertEqual({self.space.random_key(0) for _ in range(300)}, set(self.order()[:-1]))
 
     def test_what_was_cleared_leaves_nothing_behind_but_what_it_freed(self) -> None:
         for ordered in (False, True):

@@ -48,7 +48,8 @@ class SnapshotTest(unittest.TestCase):
         self.path = Path(folder) / "kvdb.json"
         self.clock = ManualClock()
         self.store = Store(0, clock=self.clock)
-        self.snapshots = Snapshots(self.store, self.path)
+        self.monotonic = ManualClock(0)
+        self.snapshots = Snapshots(self.store, self.path, monotonic=self.monotonic)
 
     def reloaded(self, max_bytes: int = 0) -> Store:
         store = Store(max_bytes, clock=self.clock)
@@ -331,16 +332,23 @@ class SnapshotTest(unittest.TestCase):
     # --- what is told of it --------------------------------------------------------------
 
     def test_age_is_how_long_a_change_may_have_waited(self) -> None:
-        self.clock.now += 100
+        self.monotonic.now += 100
         self.assertEqual(self.snapshots.age, 0)
         self.store.set(b"k", b"v")
-        self.clock.now += 5
+        self.monotonic.now += 5
         self.assertEqual(self.snapshots.age, 105)
         self.snapshots.save()
         self.assertEqual(self.snapshots.age, 0)
-        self.clock.now += 7
+        self.monotonic.now += 7
         self.store.delete(b"k")
         self.assertEqual(self.snapshots.age, 7)
+
+    def test_age_does_not_follow_a_clock_that_is_set(self) -> None:
+        self.store.set(b"k", b"v")
+        self.monotonic.now += 5
+        for jump in (-3600, 7200):
+            self.clock.now += jump
+            self.assertEqual(self.snapshots.age, 5)
 
     def test_no_reply_waits_for_a_snapshot(self) -> None:
         self.assertFalse(self.snapshots.waits)
@@ -769,8 +777,7 @@ class SchedulingTest(unittest.TestCase):
         self.store = Store(0)
         self.interval = 60.0
         self.monotonic = ManualClock(0)
-        self.enterContext(mock.patch.object(snapshot.time, "monotonic", self.monotonic))
-        self.snapshots = Snapshots(self.store, self.path, lambda: self.interval)
+        self.snapshots = Snapshots(self.store, self.path, lambda: self.interval, self.monotonic)
 
     def test_a_changed_store_is_saved_when_the_interval_has_passed(self) -> None:
         self.store.set(b"k", b"v")

@@ -32,10 +32,15 @@ class Snapshots:
     """
 
     def __init__(
-        self, store: Store, path: Path, interval: Callable[[], float] = lambda: 0.0
+        self,
+        store: Store,
+        path: Path,
+        interval: Callable[[], float] = lambda: 0.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`interval()` returns the seconds between saves of a store that changes; 0: none."""
         self._store = store
+        self._monotonic = monotonic
         self.path = path.resolve()  # a link stays a link: its target is what gets replaced
         try:
             unfinished(self.path).unlink(missing_ok=True)  # of a server that was killed
@@ -48,8 +53,9 @@ class Snapshots:
         self._lock = threading.Lock()
         self._requested = False  # BGSAVE: save now, changed or not
         self._saved_changes = store.changes
-        self._next_save = time.monotonic() + interval()
+        self._next_save = self._monotonic() + interval()
         self.last_save = store.clock()  # Unix seconds; at first, of the start, as in Redis
+        self._saved_at = self._monotonic()  # when there was nothing but what is on disk
         self.last_duration: float | None = None  # seconds that the last save took
         self.last_error: str | None = None  # of the last save; None if it went well
         self.saves = 0
@@ -82,7 +88,7 @@ class Snapshots:
     @property
     def age(self) -> float:
         """Seconds since all was on disk, if something has changed since; else 0.0."""
-        return self._store.clock() - self.last_save if self.changes_since_save else 0.0
+        return self._monotonic() - self._saved_at if self.changes_since_save else 0.0
 
     def save(self) -> None:
         """Write the snapshot now. Raises SaveInProgress or PersistenceError."""
@@ -164,7 +170,7 @@ class Snapshots:
     def interval_changed(self) -> None:
         """Count the interval anew from now (CONFIG SET save)."""
         with self._lock:
-            self._next_save = time.monotonic() + self._interval()
+            self._next_save = self._monotonic() + self._interval()
         self.on_request()
 
     def seconds_to_next(self) -> float | None:
@@ -174,16 +180,16 @@ class Snapshots:
                 return 0.0
             if not self._interval():
                 return None
-            return max(0.0, self._next_save - time.monotonic())
+            return max(0.0, self._next_save - self._monotonic())
 
     def save_if_due(self) -> None:
         """One pass of the background thread: save if asked to, or if the time has come."""
         with self._lock:
             interval = self._interval()
-            due = bool(interval) and time.monotonic() >= self._next_save
+            due = bool(interval) and self._monotonic() >= self._next_save
             requested, self._requested = self._requested, False
             if due:
-                self._next_save = time.monotonic() + interval
+                self._next_save = self._monotonic() + interval
         if requested or (due and self.changes_since_save):
             # What goes wrong is logged and kept in last_error; the next pass tries again. A save
             # under way (SAVE) is waited for: it may have begun before what is to be saved.
@@ -192,7 +198,7 @@ class Snapshots:
 
     def _save(self, gently: bool) -> None:
         """Save; `gently`: slower while somebody uses the store."""
-        started = time.monotonic()
+        started = self._monotonic()
         with self._store.atomic():
             dump, now = self._store.dump(), self._store.now()
             self._dump_bytes = self._store.freed_bytes
@@ -215,9 +221,9 @@ class Snapshots:
             self._hurried.clear()  # whoever waits for this one is served; the next is another
         with self._lock:
             recovered, self.last_error = self.last_error is not None, None
-            self._saved_changes = changes
+            self._saved_changes, self._saved_at = changes, started
             self.last_save = self._store.clock()
-            self.last_duration = time.monotonic() - started
+            self.last_duration = self._monotonic() - started
             self.saves += 1
         if recovered:
             log.info("snapshot: writing %s works again", self.path)

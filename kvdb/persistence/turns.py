@@ -48,7 +48,8 @@ class Turns:
             return
         uses = self._count_uses()
         in_use = uses != self._uses
-        self._uses = uses  # those of before the pause: whoever comes in it may come again
+        # The count from before the pause: a client seen during it still counts as active.
+        self._uses = uses
         left = (time.thread_time() - self._worked) * _SLOWEST - (now - self._started)
         if in_use and left > 0 and not (self._hurried and self._hurried.is_set()):
             time.sleep(min(PAUSE, left))

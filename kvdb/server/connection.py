@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES: Final = 64 * 1024
-_MORE_TURNS: Final = 3  # times that who sends so much is served before it is the others' turn
-_MUCH: Final = 16 * 1024  # bytes received at once that the memory has to be looked after for
+_MORE_TURNS: Final = 3
+"""Further reads from a busy client in one round, before the others have their turn."""
+
+_CHECK_MEMORY_ABOVE: Final = 16 * 1024
+"""Above this many bytes in one read, check the memory of the process first."""
 
 
 class Connection(Waits):
@@ -69,7 +72,7 @@ class Connection(Waits):
             self._loop.call(self._take_pushed)
 
     def recall(self) -> bytes:
-        """Take back what was pushed and is not on its way; by whom the dialect is at work for."""
+        """Take back what was pushed and not yet sent; called by this session's own dialect."""
         return self._out.recall()
 
     def end(self) -> None:
@@ -97,7 +100,7 @@ class Connection(Waits):
             try:
                 data = self._recv(_RECEIVE_BYTES)
             except (BlockingIOError, InterruptedError):
-                if self._out.has_unsent:  # of a handshake
+                if self._out.has_unsent:  # part of the TLS handshake
                     self._go_on()
                 return
             if not data:
@@ -106,7 +109,7 @@ class Connection(Waits):
             session = self.session
             session.last_active = self._loop.now
             session.received += len(data)
-            if len(data) > _MUCH and self._instance.governor:
+            if len(data) > _CHECK_MEMORY_ABOVE and self._instance.governor:
                 self._instance.governor.keep_pace(len(data))
             self._answer(data)
             if len(data) == _RECEIVE_BYTES and more_turns:  # there is more, in all likelihood

@@ -153,9 +153,9 @@ class EventLoop:
                 served.drop()
         if self._waiting:
             self._look()
-        # What this round has led to comes before the next: who has heard of a change, and asks for
-        # something then, has been told what that has led to. From a request to what another client
-        # is sent because of it are two calls; more are not waited for.
+        # Deliver what this round caused before the next round begins: a client that has seen a
+        # change also has its messages then. From a request to what another client is sent because
+        # of it are two calls; more are not waited for.
         for _ in range(2):
             if self._calls:
                 self._hear_calls()

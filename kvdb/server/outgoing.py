@@ -59,8 +59,8 @@ class Outgoing:
     def recall(self) -> bytes:
         """Take back what was brought and nobody has looked at yet: a reply is to begin with it."""
         with self._lock:
-            pushed, self._pushed, self._brought = self._pushed, None, 0
-        return b"".join(pushed or ())
+            pushed, _ = self._take_locked()
+        return b"".join(pushed)
 
     @property
     def pieces(self) -> int:
@@ -129,10 +129,7 @@ class Outgoing:
         """Send what other threads have brought; with `wait`, not before send_later()."""
         with self._lock:
             self._is_called = False
-            if wait or self._pushed is None:
-                return
-            pushed, self._pushed = self._pushed, None
-            size, self._brought = self._brought, 0
+            pushed, size = ([], 0) if wait else self._take_locked()
         self._send_pushed(pushed, size)
 
     def send_later(self) -> None:
@@ -140,12 +137,18 @@ class Outgoing:
         if self._pushed is None:
             return
         with self._lock:
-            pushed, self._pushed = self._pushed, None
-            size, self._brought = self._brought, 0
-        if pushed:  # not recalled
-            self._send_pushed(pushed, size)
+            pushed, size = self._take_locked()
+        self._send_pushed(pushed, size)
+
+    def _take_locked(self) -> tuple[list[bytes], int]:
+        """Take what was brought and not recalled, and its bytes."""
+        pushed, self._pushed = self._pushed or [], None
+        size, self._brought = self._brought, 0
+        return pushed, size
 
     def _send_pushed(self, pushed: list[bytes], size: int) -> None:
+        if not pushed:
+            return
         if self._queue is None:
             if len(pushed) == 1:
                 self.transmit(pushed[0])

@@ -29,6 +29,7 @@ from kvdb.store.entry import (
 from kvdb.store.recency import RecencyTable
 from kvdb.store.scans import ScanIndexes
 
+_DRAWS = 20  # of a random key, until it is of the database that is asked for
 _LAST_DEADLINE = float(2**63 - 1)  # in milliseconds, as Redis has them: 64 bits
 
 
@@ -118,12 +119,14 @@ class Keyspace:
         """Return some key of a database, or None if it has none."""
         if not self.key_counts[db]:
             return None
-        if self.key_counts[db] < len(self.table):
-            return random.choice(self.keys(db))
         segments = self.table.segments()
-        (segment,) = random.choices(segments, [len(each) for each in segments])
-        place = random.randrange(len(segment))
-        return next(islice(dict.keys(segment), place, None))
+        sizes = [len(each) for each in segments]
+        for segment in random.choices(segments, sizes, k=_DRAWS):
+            place = random.randrange(len(segment))
+            key = next(islice(dict.keys(segment), place, None))
+            if split_key(key)[0] == db:
+                return key
+        return random.choice(self.keys(db))  # a small part of all keys
 
     def lacks(self, keys: Iterable[Key]) -> bool:
         """Tell whether none of these keys is there; quicker than to look for each."""
