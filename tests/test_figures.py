@@ -130,7 +130,9 @@ class FiguresTest(CommandTest):
         self.config = Config(max_bytes=0)
         self.path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "kvdb.json"
         store = Store(0, clock=ManualClock())
-        snapshots = Snapshots(store, self.path, lambda: self.config.snapshot_interval)
+        snapshots = Snapshots(
+            store, self.path, lambda: self.config.snapshot_interval, self.monotonic
+        )
         instance = Instance(store, self.config, snapshots, monotonic=self.monotonic)
         self.talk = Conversation(instance)
         self.addCleanup(lambda: self.talk.store.check())
