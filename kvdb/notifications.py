@@ -13,6 +13,7 @@ While notify-keyspace-events asks for nothing, nobody is told anything: it costs
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -29,12 +30,15 @@ from kvdb.event_classes import (
     parse_event_classes,
     show_event_classes,
 )
-from kvdb.pubsub import Hub
+from kvdb.pubsub import Hub, Kind
 from kvdb.store import Store
 from kvdb.store.entry import Key, split_key
 from kvdb.store.feed import Cause, Change, Fact
 
-_PUBLISHED_TOGETHER: Final = 500  # events, before others have their turn
+_TURN: Final = 50_000  # patterns that events are held against, before others have their turn
+_EVENT: Final = 100  # what an event itself costs, beside the patterns, in the same unit
+_HELD_BYTES: Final = 8 * 1024 * 1024  # of what waits to be published; then writers wait
+_FACT_BYTES: Final = 400  # what a fact takes beside its value, or a miss
 
 _VALUE_EVENTS: Final = {
     Cause.SET: (STRING, b"set"),
@@ -74,9 +78,21 @@ class _Step(NamedTuple):
         tuple[int, Key]
     ]  # keys that were not found, each with how many facts it came after
 
+    @property
+    def held_bytes(self) -> int:
+        """What it takes, about."""
+        total = _FACT_BYTES * (len(self.facts) + len(self.misses))
+        for fact in self.facts:
+            if isinstance(fact, Change):
+                total += len(fact.value or b"")
+        return total
+
 
 class Notifications:
-    """Turns what the store tells into messages. The store's lock guards what is put aside."""
+    """Turns what the store tells into messages. The store's lock guards what is put aside.
+
+    What has been put aside and published is counted apart, each by one thread at a time.
+    """
 
     def __init__(self, store: Store, hub: Hub) -> None:
         self._store, self._hub = store, hub
@@ -90,6 +106,9 @@ class Notifications:
         self._new: set[int] = set()  # of the step under way, as in _Step
         self._misses: list[tuple[int, Key]] = []
         self._events: Iterator[Event] = iter(())  # of the step that is being published
+        self._bytes_of_step = 0  # of the same
+        self._bytes_put_aside = self._bytes_published = 0  # since the start
+        self._room = threading.Condition()  # notified when there is some again
 
     def use(self, text: str) -> None:
         """Tell what these letters of notify-keyspace-events say from now on. Raises ValueError."""
@@ -109,6 +128,27 @@ class Notifications:
 
     def __str__(self) -> str:
         return show_event_classes(self.classes)
+
+    # --- how much waits ------------------------------------------------------------------
+
+    @property
+    def held_bytes(self) -> int:
+        """What waits to be published takes."""
+        return max(0, self._bytes_put_aside - self._bytes_published)
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits to be published that whoever writes has to wait."""
+        return self.held_bytes > _HELD_BYTES
+
+    def wait_for_room(self) -> None:
+        """Wait as long as whoever writes has to, a second at most.
+
+        The thread that publishes must not call it.
+        """
+        if self.congested:
+            with self._room:
+                self._room.wait_for(lambda: not self.congested, timeout=1.0)
 
     # --- called by the store, under its lock ---------------------------------------------
 
@@ -134,6 +174,7 @@ class Notifications:
         if not self._hub.clients:
             return  # nobody could hear of it
         self._steps.append(step)
+        self._bytes_put_aside += step.held_bytes
         if not self._is_called:
             self._is_called = True
             self.call_soon(self.publish)
@@ -144,12 +185,14 @@ class Notifications:
         """Publish what was put aside, some of it at a time; without the store's lock."""
         self._is_called = False  # first: what comes now is found below, or asks for another call
         classes, publish = self.classes, self._hub.publish
-        for _ in range(_PUBLISHED_TOGETHER):
+        for _ in range(max(1, _TURN // (_EVENT + self._hub.count(Kind.PATTERN)))):
             event = next(self._events, None)
             if event is None:
+                self._note_published()
                 if not self._steps:
                     return
-                self._events = _events_of(self._steps.popleft())
+                step = self._steps.popleft()
+                self._events, self._bytes_of_step = _events_of(step), step.held_bytes
                 continue
             letter, name, key = event
             if letter not in classes:
@@ -161,6 +204,14 @@ class Notifications:
                 publish(b"__keyevent@%d__:%b" % (db, name), key_name)
         self._is_called = True
         self.call_soon(self.publish)
+
+    def _note_published(self) -> None:
+        was_congested = self.congested
+        self._bytes_published += self._bytes_of_step
+        self._bytes_of_step = 0
+        if was_congested and not self.congested:
+            with self._room:
+                self._room.notify_all()
 
 
 def _events_of(step: _Step) -> Iterator[Event]:

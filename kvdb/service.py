@@ -89,7 +89,7 @@ class Service:
             self.instance = Instance(self.store, config, self.persistence, self.stop_requests.put)
             self.instance.certificates = self._open_certificates()
             self._read_users()
-            self.loop = EventLoop(congested=self._is_congested)
+            self.loop = EventLoop(congested=lambda: self.instance.congested)
             self.loop.on_long_round = self.instance.overseer.long_round
             self.instance.overseer.on_round_limit = self._limit_rounds
             self.instance.overseer.update()
@@ -175,9 +175,6 @@ class Service:
 
     def _limit_rounds(self, seconds: float | None) -> None:
         self.loop.longest_round = seconds
-
-    def _is_congested(self) -> bool:
-        return self.persistence is not None and self.persistence.congested
 
     def _keep_within_limits(self) -> None:
         """Have the process keep to the budget, and to the descriptors that the system has for it."""

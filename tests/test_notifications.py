@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import urllib.request
+from unittest import mock
 
 from kvdb.event_classes import parse_event_classes, show_event_classes
+from kvdb.notifications import Notifications
 from kvdb.store.budget import EvictionPolicy
 from tests.command_case import CommandTest
 from tests.support import Wire, running_server
@@ -300,8 +304,74 @@ class LaterTest(NotificationTest):
         self.ask("SET a 1")
         self.assertEqual(len(calls), 1, "asked again")
 
+    def test_the_more_patterns_there_are_the_fewer_at_a_time(self) -> None:
+        self.tell("EA")
+        self.talk.another()("PSUBSCRIBE", *(f"other{number}" for number in range(1_899)))
+        calls: list[object] = []
+        self.talk.instance.notifications.call_soon = calls.append
+        self.talk("MSET", *(word for number in range(100) for word in (f"k{number}", "1")))
+        rounds = 0
+        while calls:
+            calls.pop()()  # type: ignore[operator]
+            rounds += 1
+        self.assertEqual(len(self.events()), 100)
+        self.assertEqual(rounds, 5)  # 50,000 patterns in each
+
+    def test_what_waits_to_be_published_is_counted_and_bounded(self) -> None:
+        self.tell("EAm")
+        instance = self.talk.instance
+        notifications, before = instance.notifications, instance.not_entries_bytes()
+        calls: list[object] = []
+        notifications.call_soon = calls.append
+        for line in ("SET a 1", "GET no", "FLUSHDB", "MSET a 1 b 2", "DEL a"):
+            held = notifications.held_bytes
+            self.ask(line)
+            self.assertGreater(notifications.held_bytes, held, line)
+        self.talk("SET", "large", b"v" * 8_000_000)
+        self.assertGreater(instance.not_entries_bytes(), before + 8_000_000)
+        self.assertFalse(instance.congested)
+        self.talk("SET", "other", b"v" * 400_000)
+        self.assertTrue(instance.congested)
+        self.assertEqual(instance.longest_wait(), math.inf)
+        self.assertEqual(self.info("persistence")["writers_wait_for_disk"], "0")
+        waiting = threading.Thread(target=instance.wait_for_room, daemon=True)
+        waiting.start()
+        while calls:
+            calls.pop()()  # type: ignore[operator]
+        waiting.join(10)
+        self.assertFalse(waiting.is_alive())
+        self.assertFalse(instance.congested)
+        self.assertEqual(notifications.held_bytes, 0)
+
 
 class WholeServerTest(CommandTest):
+    def test_whoever_writes_faster_than_is_published_waits(self) -> None:
+        congested = True
+        with (
+            running_server(http_port=0, notify_keyspace_events="EA") as service,
+            mock.patch.object(
+                Notifications, "congested", mock.PropertyMock(side_effect=lambda: congested)
+            ),
+            mock.patch.object(Notifications, "wait_for_room") as wait_for_room,
+            Wire(service.server.port) as writer,
+            Wire(service.server.port) as reader,
+        ):
+            self.assertEqual(writer.ask(b"SET k 1\r\n", 5), b"+OK\r\n")
+            writer.socket.sendall(b"SET k 2\r\n")
+            for _ in range(5):
+                self.assertEqual(reader.ask(b"GET k\r\n", 7), b"$1\r\n1\r\n")
+            address = f"http://127.0.0.1:{service.listeners['http'].port}/keys/k"
+            with urllib.request.urlopen(address) as response:
+                self.assertEqual(response.read(), b"1")
+            wait_for_room.assert_not_called()
+            request = urllib.request.Request(address, b"3", method="PUT")
+            with urllib.request.urlopen(request) as response:
+                self.assertEqual(response.status, 204)
+            wait_for_room.assert_called_once_with()
+            congested = False
+            self.assertEqual(writer.read(5), b"+OK\r\n")
+            self.assertEqual(reader.ask(b"GET k\r\n", 7), b"$1\r\n2\r\n")
+
     def test_an_expiry_is_told_when_its_time_has_come(self) -> None:
         with (
             running_server(notify_keyspace_events="Ex") as service,

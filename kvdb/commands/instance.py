@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import secrets
 import threading
 import time
@@ -229,7 +230,30 @@ class Instance:
         with self._lock:
             connections = len(self._sessions)
         held = self.accounts.held + self.store.index_bytes + self.tracking.held_bytes
+        held += self.notifications.held_bytes
         return held + saving + CONNECTION_BYTES * connections
+
+    # --- writers that wait ---------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """Whether the disk, or who publishes what happens, has fallen behind: writers wait."""
+        persistence = self.persistence
+        return self.notifications.congested or (persistence is not None and persistence.congested)
+
+    def longest_wait(self) -> float:
+        """Return how long who has written waits at most, in seconds; the disk is told of it."""
+        persistence = self.persistence
+        if persistence is None or not persistence.congested:
+            return math.inf
+        persistence.hurry()
+        return math.inf if self.notifications.congested else persistence.longest_wait
+
+    def wait_for_room(self) -> None:
+        """Wait as long as who has written has to."""
+        self.notifications.wait_for_room()
+        if self.persistence:
+            self.persistence.wait_for_room()
 
     # --- access --------------------------------------------------------------------------
 

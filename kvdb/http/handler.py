@@ -144,8 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         persistence = instance.persistence
         if persistence is None or not persistence.waits:
             response = self._respond_now(request)
-            if persistence is not None and persistence.congested and self._may_write(request):
-                persistence.wait_for_room()
+            if instance.congested and self._may_write(request):
+                instance.wait_for_room()
             return response
         self.session.note_steps()
         ticket = persistence.arrive()

@@ -174,9 +174,8 @@ class Connection(Waits):
             or step is not None
         ):
             self._report(len(replies))
-            if step is not None and session.store.step != step and self._instance.persistence:
-                self._instance.persistence.hurry()
-                self._waits_until = self._loop.now + self._instance.persistence.longest_wait
+            if step is not None and session.store.step != step:
+                self._waits_until = self._loop.now + self._instance.longest_wait()
             if self._out.size and self._out.is_too_much(self._loop.now):
                 return self._end_who_does_not_read()
             self._go_on()

@@ -33,7 +33,7 @@ class Waits:
         self._socket, self._loop, self._dialect = connection, loop, dialect
         self._busy = False  # a thread is at work for it
         self._held_back: tuple[float, bytes] | None = None  # replies, and when they are due
-        self._waits_until = 0.0  # it has written more than the disk takes: see _must_wait()
+        self._waits_until = 0.0  # it has written more than others keep up with: see _must_wait()
 
     def _must_send(self) -> bool:
         """Tell whether something has to be sent before anything more is answered."""
