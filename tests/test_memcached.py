@@ -6,6 +6,7 @@ import logging
 import random
 import tracemalloc
 import unittest
+from unittest import mock
 
 from kvdb.commands.session import Session
 from kvdb.protocols import BATCH_BYTES
@@ -88,6 +89,16 @@ class StreamTest(PortCase):
         self.port("set k 0 0 1|1")
         line = "get " + " ".join(f"key:{number:036}" for number in range(5000)) + " k"
         self.check((line, "VALUE k 0 1|1|END|"))
+
+    def test_others_have_their_turn_while_thousands_of_keys_are_read(self) -> None:
+        self.port("set first 0 0 1|1")
+        self.port("set last 7 0 1|2")
+        line = "get first " + " ".join(map(str, range(998))) + " last first"
+        with mock.patch.object(self.port.store, "atomic", wraps=self.port.store.atomic) as atomic:
+            self.check((line, "VALUE first 0 1|1|VALUE last 7 1|2|VALUE first 0 1|1|END|"))
+        self.assertEqual(atomic.call_count, 3)  # of 500, 500 and 1
+        counts = self.port.dialect.session.counts
+        self.assertEqual((counts["get_hits"], counts["get_misses"]), (3, 998))
 
     def test_an_endless_line_closes(self) -> None:
         self.assertEqual(self.port.bytes(b"set " + b"x" * 70_000), b"")

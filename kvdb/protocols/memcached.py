@@ -194,28 +194,30 @@ class Memcached(MemcachedStream):
         if keys and max(map(len, keys)) > MAX_KEY:
             return BAD_FORMAT
         replies = []
-        hits = 0
+        hits = expired = 0
         store, noted = self.store, self.marks.noted
         prefixes = self.session.instance.prefixes
-        with store.atomic():
-            expired_before = store.found_expired
-            for name in keys:
-                key = key_in(self.db, name)
-                entry = store.get_entry(key)
-                if prefixes.enabled:
-                    prefixes.count(name, get=1, hit=entry is not None)
-                if entry is None:
-                    continue
-                hits += 1
-                if noted:
-                    self.marks.was_read(key)
-                if exptime is not None:
-                    store.set_deadline(key, deadline(exptime, store.now), keep_version=True)
-                token = b" %d" % store.version(key) if with_cas else b""
-                size = len(entry.value)
-                replies.append(b"VALUE %b %d %d%b\r\n" % (name, entry.client_flags, size, token))
-                replies += (entry.value, b"\r\n")
-            expired = store.found_expired - expired_before
+        for start in range(0, len(keys), QUICK_WORDS):
+            with store.atomic():  # others have their turn in between
+                expired -= store.found_expired
+                for name in keys[start : start + QUICK_WORDS]:
+                    key = key_in(self.db, name)
+                    entry = store.get_entry(key)
+                    if prefixes.enabled:
+                        prefixes.count(name, get=1, hit=entry is not None)
+                    if entry is None:
+                        continue
+                    hits += 1
+                    if noted:
+                        self.marks.was_read(key)
+                    value, _, flags = entry
+                    if exptime is not None:
+                        moment = deadline(exptime, store.now)
+                        store.set_deadline(key, moment, keep_version=True)
+                    token = b" %d" % store.version(key) if with_cas else b""
+                    replies.append(b"VALUE %b %d %d%b\r\n" % (name, flags, len(value), token))
+                    replies += (value, b"\r\n")
+                expired += store.found_expired
         counts, kind = self.session.counts, "get" if exptime is None else "touch"
         if hits:
             counts[f"{kind}_hits"] += hits

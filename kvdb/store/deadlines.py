@@ -1,4 +1,4 @@
-"""When keys expire: deadlines in buckets of a second, those of large or present seconds by millisecond.
+"""When keys expire: deadlines in buckets of a second, some of which are split into milliseconds.
 
 A heap of (deadline, key) would collect a stale pair each time a deadline is replaced. So keys
 wait in a set for each second, from which they can be taken out again at once. A second that has
