@@ -240,7 +240,7 @@ SETTINGS: Final = (
     Setting("latency_threshold", "--latency-monitor-threshold", "MILLISECONDS", "a whole number", _whole,
             "LATENCY shows what takes at least so many milliseconds; 0: off", changeable=True),
     Setting("latency_tracking", "--latency-tracking", "", "1 or 0", _switch,
-            "time each request, for INFO commandstats and latencystats", "no", changeable=True),
+            "count and time each command from the start on, not from the first INFO commandstats on", "no", changeable=True),
     Setting("enable_debug_command", "--enable-debug-command", "WHO", "no, yes or local", _who,
             "who may use DEBUG, which is for tests: no, yes or local"),
 )  # fmt: skip

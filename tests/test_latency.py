@@ -133,7 +133,7 @@ class LatencyTest(CommandTest):
 
     def test_times_of_commands_are_kept_if_that_is_wanted(self) -> None:
         self.take(0.001, "GET k")
-        self.assertEqual(self.ask("LATENCY HISTOGRAM"), {})
+        self.assertFalse(self.instance.overseen)
         self.ask("CONFIG SET latency-tracking yes")
         self.ask("CONFIG RESETSTAT")
         self.take(0.001, "SET k v", "SET k w", "INCR k", "CLIENT ID")
@@ -157,6 +157,28 @@ class LatencyTest(CommandTest):
         )
         self.assertEqual(self.ask("CONFIG RESETSTAT"), OK)
         self.assertEqual(set(self.ask("LATENCY HISTOGRAM")), {b"config|resetstat"})
+
+    def test_who_asks_for_the_times_has_them_kept_for_ten_minutes(self) -> None:
+        for question in ("INFO commandstats", "INFO latencystats", "INFO all", "LATENCY HISTOGRAM"):
+            with self.subTest(question):
+                self.setUp()
+                self.take(0.001, "GET k")
+                self.assertNotIn("cmdstat_get", str(self.ask(question)))
+                self.take(0.001, "GET k")
+                self.assertEqual(self.ask("LATENCY HISTOGRAM get")[b"get"][b"calls"], 1)
+                self.monotonic.now += 599
+                self.instance.housekeeping()
+                self.assertTrue(self.instance.overseen)
+                self.monotonic.now += 2
+                self.instance.housekeeping()
+                self.assertFalse(self.instance.overseen)
+                self.take(0.001, "GET k")
+                self.assertEqual(self.ask("LATENCY HISTOGRAM get")[b"get"][b"calls"], 1)
+
+    def test_who_asks_for_something_else_has_nothing_counted(self) -> None:
+        for line in ("INFO", "INFO stats", "INFO default", "LATENCY LATEST"):
+            self.ask(line)
+            self.assertFalse(self.instance.overseen)
 
     def test_each_request_of_many_that_come_together_is_counted(self) -> None:
         self.ask("CONFIG SET latency-tracking yes")

@@ -229,7 +229,7 @@ def _commandstats(instance: Instance) -> Fields:
         f"cmdstat_{name}": f"calls={times.calls},usec={times.nanoseconds // 1000},usec_per_call="
         f"{times.nanoseconds / 1000 / max(times.calls, 1):.2f},rejected_calls={times.rejected},"
         f"failed_calls={times.failed}"
-        for name, times in instance.overseer.times.all().items()
+        for name, times in instance.overseer.command_times().items()
     }
 
 
@@ -238,7 +238,7 @@ def _latencystats(instance: Instance) -> Fields:
         f"latency_percentiles_usec_{name}": ",".join(
             f"p{percent:g}={times.percentile(percent):.3f}" for percent in (50, 99, 99.9)
         )
-        for name, times in instance.overseer.times.all().items()
+        for name, times in instance.overseer.command_times().items()
         if times.calls
     }
 

@@ -108,11 +108,11 @@ def _diagnosis(number: int, event: str, samples: list[Sample], worst: int, now: 
     "LATENCY HISTOGRAM",
     "[command ...]",
     ADMIN,
-    "Return how many calls of these commands, or of all, took how long (latency-tracking).",
+    "Return how many calls of these commands, or of all, took how long.",
     group="server",
 )
 def latency_histogram(session: Session, *commands: bytes) -> Reply:
-    times = session.instance.overseer.times.all()
+    times = session.instance.overseer.command_times()
     wanted = dict.fromkeys(_name(each).lower() for each in commands) or times
     chosen = [name for name in times if name in wanted or name.partition("|")[0] in wanted]
     return {

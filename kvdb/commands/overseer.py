@@ -7,6 +7,9 @@ timed. Requests that the event loop carries out itself cannot take 10 ms unless 
 wrong: the loop looks at the clock after each round, and when a round has taken longer than the
 slow log's threshold, each request is timed for a while. So of quick requests that are slow, the
 first may go unnoticed; those after it do not. With a threshold below 10 ms every request is timed.
+
+How often each command was called, and how long that took, is noted from the first question on
+(INFO commandstats): who watches a server asks again and again.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvdb.commands.table import ADMIN, TABLE, Command, Named, Operation, find
 from kvdb.commands.waiting import MustWait, TakesLong
 from kvdb.errors import CommandError
-from kvdb.latency import CommandTimes, LatencyMonitor
+from kvdb.latency import CommandTimes, LatencyMonitor, Times
 from kvdb.monitors import Monitors
 from kvdb.pause import Held, Pause
 from kvdb.slowlog import SlowLog
@@ -34,6 +37,7 @@ NEVER_QUICK: Final = 10_000
 
 _CLOSELY: Final = 10.0  # seconds for which each request is timed after a long round
 _PAUSE: Final = 50.0  # seconds for which it is not, after that: a busy server has long rounds
+_INTEREST: Final = 600.0  # seconds for which commands are counted after somebody asked for that
 
 _MAY_REPLICATE: Final = frozenset(("PUBLISH", "SPUBLISH"))
 """What a pause of writes holds, too, as in Redis, though it writes nothing."""
@@ -48,6 +52,9 @@ class Overseer:
         self._monotonic = instance.monotonic
         self._lock = threading.RLock()
         self._closely_since: float | None = None  # when a long round was seen
+        self._asked_at: float | None = None  # when somebody wanted to know the times of commands
+        self._for_a_while = False, False  # whether update() has found the one and the other recent
+        self._counts_commands = False
         # Seconds from which on a request is slow, is a spike, and is looked at at all.
         self._slow = self._spike = self._least = math.inf
         self.slow_log = SlowLog(instance.config.slow_log_length)
@@ -68,15 +75,13 @@ class Overseer:
             threshold, spike = config.slow_log_threshold, config.latency_threshold
             self._slow = threshold / 1e6 if threshold >= 0 else math.inf
             self._spike = spike / 1000 if spike else math.inf
-            notes_all = bool(self.monitors or config.latency_tracking)
+            self._for_a_while = close, asked = self._is_close(), self._is_asked()
+            self._counts_commands = config.latency_tracking or asked
+            notes_all = bool(self.monitors or self._counts_commands)
             self._least = 0.0 if notes_all else min(self._slow, self._spike)
             instance.paused = self.pause.is_noted
             instance.overseen = (
-                notes_all
-                or instance.paused
-                or 0 <= threshold < NEVER_QUICK
-                or bool(spike)
-                or self._is_close()
+                notes_all or instance.paused or 0 <= threshold < NEVER_QUICK or bool(spike) or close
             )
             self.on_round_limit(None if threshold < 0 else self._slow)
             for session in self._instance.sessions():
@@ -85,6 +90,17 @@ class Overseer:
     def _is_close(self) -> bool:
         since = self._closely_since
         return since is not None and self._monotonic() - since < _CLOSELY
+
+    def _is_asked(self) -> bool:
+        asked_at = self._asked_at
+        return asked_at is not None and self._monotonic() - asked_at < _INTEREST
+
+    def command_times(self) -> dict[str, Times]:
+        """Return how long the calls of each command took, and note that somebody wants to know."""
+        self._asked_at = self._monotonic()
+        if not self._counts_commands:
+            self.update()
+        return self.times.all()
 
     def long_round(self) -> None:
         """A round of the event loop has taken long: time each request for a while."""
@@ -97,7 +113,7 @@ class Overseer:
         """One pass of what is to be done about every second: end what has run out."""
         if self.pause.is_noted and not self.pause.held:
             self.end_pause()
-        elif self._instance.overseen and self._closely_since is not None and not self._is_close():
+        elif self._for_a_while != (self._is_close(), self._is_asked()):
             self.update()
 
     def add_monitor(self, session: Session) -> None:
@@ -171,7 +187,7 @@ class Overseer:
     def rejected(self, request: list[bytes]) -> None:
         """Note that a request was refused before it was carried out."""
         row = TABLE.get(request[0].upper())
-        if row is not None and self._config.latency_tracking:
+        if row is not None and self._counts_commands:
             if len(request) > 1:
                 row = row.subcommands.get(request[1].upper(), row)
             self.times.reject(row.wire_name)
@@ -188,7 +204,7 @@ class Overseer:
         is_shown = self.monitors and not (
             isinstance(operation, Command) and ADMIN in operation.flags
         )
-        if self._config.latency_tracking:
+        if self._counts_commands:
             self.times.add(operation.wire_name, seconds, failed)
         if seconds >= self._spike:
             takes_long = isinstance(operation, Command) and operation.slow
