@@ -52,6 +52,7 @@ class Config:
     slow_log_length: int = 128
     latency_threshold: int = 0  # milliseconds; 0: no latency monitor
     latency_tracking: bool = False  # times of each command
+    script_time_limit: int = 5_000  # milliseconds until others get BUSY; 0: never
     enable_debug_command: str = "no"  # or yes or local
     notify_keyspace_events: str = ""  # letters, as Redis has them; see Notifications
     output_limits: OutputLimits = REDIS_LIMITS

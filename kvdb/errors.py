@@ -44,6 +44,12 @@ TOO_MANY_CLIENTS = "ERR max number of clients reached"
 NO_CLUSTER = "ERR This instance has cluster support disabled"
 INTERNAL = "ERR internal error"
 NOT_SAVED = "MISCONF The change was undone, because it cannot be saved: "
+BUSY = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+SCRIPT_UNKILLABLE = (
+    "UNKILLABLE Sorry the script already executed write commands against the dataset. You can "
+    "either wait the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE "
+    "command."
+)
 OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
 
 

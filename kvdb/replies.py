@@ -21,6 +21,10 @@ class Verbatim(str):
     """Text for a person to read (INFO, HELP); RESP3 marks it as such."""
 
 
+class BigNumber(bytes):
+    """A number of any size in decimal digits; RESP2 has strings for it."""
+
+
 class Push(list[Any]):
     """What a client has not asked for, or what confirms that it will be sent such things.
 

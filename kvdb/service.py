@@ -94,6 +94,7 @@ class Service:
             self.instance.overseer.on_round_limit = self._limit_rounds
             self.instance.overseer.update()
             self.instance.notifications.call_soon = self.loop.call
+            self.instance.scripts.serve_others = self.loop.serve_others
             tracking = self.instance.tracking
             tracking.on_messages = lambda: self.loop.call(tracking.send)
             if self._journal:
@@ -148,6 +149,7 @@ class Service:
     def stop(self, save: bool = True) -> bool:
         """Stop from the outside in; tell whether everything could be saved."""
         self.instance.background.clear()
+        self.instance.scripts.stopping = True
         for listener in self._all_listeners():
             listener.stop()
         self.loop.stop()

@@ -241,6 +241,8 @@ SETTINGS: Final = (
             "LATENCY shows what takes at least so many milliseconds; 0: off", changeable=True),
     Setting("latency_tracking", "--latency-tracking", "", "1 or 0", _switch,
             "count and time each command from the start on, not from the first INFO commandstats on", "no", changeable=True),
+    Setting("script_time_limit", "--lua-time-limit", "MILLISECONDS", "a whole number", _whole,
+            "a script that takes longer has others refused with BUSY, until it ends or is ended; 0: never", changeable=True),
     Setting("enable_debug_command", "--enable-debug-command", "WHO", "no, yes or local", _who,
             "who may use DEBUG, which is for tests: no, yes or local"),
 )  # fmt: skip

@@ -152,6 +152,13 @@ class Wire:
             received += data
         return received
 
+    def read_until(self, end: bytes) -> bytes:
+        """Return all that comes up to these bytes, and them."""
+        received = b""
+        while not received.endswith(end) and (data := self.socket.recv(1)):
+            received += data
+        return received
+
     def read_to_end(self) -> bytes:
         """Return all that comes until the server closes the connection."""
         received = b""

@@ -497,12 +497,12 @@ class RefusalLogTest(CommandTest):
         self.talk("CLIENT", "SETINFO", "LIB-NAME", "redis-py")
         with self.assertLogs("kvdb", "WARNING") as logged:
             for _ in range(3):
-                self.talk("EVAL", "return 1", 0)
+                self.talk("HSET", "h", "f", "v")
                 self.talk("CONFIG", "NOPE")
         self.assertEqual(
             [line.rpartition("client ")[2] for line in logged.output],
             [
-                "127.0.0.1:50000 (worker, redis-py): unknown command 'EVAL'",
+                "127.0.0.1:50000 (worker, redis-py): unknown command 'HSET'",
                 "127.0.0.1:50000 (worker, redis-py): unknown subcommand 'NOPE'",
             ],
         )

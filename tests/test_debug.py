@@ -189,14 +189,7 @@ class WithoutReplicasTest(CommandTest):
             ("FUNCTION STATS", {b"running_script": None, b"engines": {}}),
             ("FUNCTION FLUSH", OK),
             ("FUNCTION FLUSH FOO", "ERR FUNCTION FLUSH only supports SYNC|ASYNC option"),
-            ("FUNCTION KILL", "NOTBUSY No scripts in execution right now."),
-            ("SCRIPT EXISTS a b", [0, 0]),
-            ("SCRIPT EXISTS", wrong_arity("script|exists")),
-            ("SCRIPT FLUSH ASYNC", OK),
-            ("SCRIPT FLUSH FOO", "ERR SCRIPT FLUSH only support SYNC|ASYNC option"),
-            ("SCRIPT KILL", "NOTBUSY No scripts in execution right now."),
         )
-        self.assertIn("unknown command 'EVAL'", self.ask("EVAL 'return 1' 0"))
 
     def test_waitaof_waits_for_the_journal(self) -> None:
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))

@@ -69,10 +69,21 @@ class CommandInfoTest(CommandTest):
             ("set", {b"write", b"denyoom"}),  # fast and slow are what Redis says
             ("del", {b"write"}),
             ("keys", {b"readonly"}),
-            ("auth", {b"no_auth", b"fast", b"loading", b"stale"}),
+            ("auth", {b"no_auth", b"fast", b"loading", b"stale", b"noscript", b"allow_busy"}),
             ("publish", {b"pubsub", b"fast", b"loading", b"stale"}),
             ("pubsub", set()),  # a container by itself is nothing
-            ("save", {b"admin", b"no_multi"}),
+            ("save", {b"admin", b"no_multi", b"noscript"}),
+            (
+                "eval_ro",
+                {
+                    b"readonly",
+                    b"noscript",
+                    b"stale",
+                    b"movablekeys",
+                    b"skip_monitor",
+                    b"no_mandatory_keys",
+                },
+            ),
         ):
             with self.subTest(name):
                 self.assertEqual(self.describe(name)[2], flags)

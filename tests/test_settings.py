@@ -49,6 +49,7 @@ VARIABLES = {
     "--slowlog-log-slower-than": "KVDB_SLOWLOG_LOG_SLOWER_THAN",
     "--slowlog-max-len": "KVDB_SLOWLOG_MAX_LEN",
     "--latency-monitor-threshold": "KVDB_LATENCY_MONITOR_THRESHOLD",
+    "--lua-time-limit": "KVDB_LUA_TIME_LIMIT",
     "--latency-tracking": "KVDB_LATENCY_TRACKING",
     "--enable-debug-command": "KVDB_ENABLE_DEBUG_COMMAND",
 }
@@ -79,6 +80,7 @@ GOOD = {
     "--slowlog-log-slower-than": ("-1", "slow_log_threshold", -1),
     "--slowlog-max-len": ("0", "slow_log_length", 0),
     "--latency-monitor-threshold": ("100", "latency_threshold", 100),
+    "--lua-time-limit": ("100", "script_time_limit", 100),
     "--enable-debug-command": ("LOCAL", "enable_debug_command", "local"),
 }
 
@@ -118,6 +120,7 @@ BAD = {
     "--slowlog-log-slower-than": ("-2", "1.5", "x"),
     "--slowlog-max-len": ("-1", "many"),
     "--latency-monitor-threshold": ("-1", "x"),
+    "--lua-time-limit": ("-1", "x"),
     "--enable-debug-command": ("maybe", "1"),
 }
 

@@ -21,6 +21,7 @@ from kvdb.commands import (  # noqa: F401  (imported for the commands they decla
     pausing,
     pubsub,
     replication,
+    scripting,
     server,
     slowlog,
     strings,

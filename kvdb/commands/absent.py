@@ -1,19 +1,15 @@
-"""What tools ask for that is not here: modules, scripts, functions. They expect an empty answer."""
+"""What tools ask for that is not here: modules and functions. They expect an empty answer."""
 
 from __future__ import annotations
 
 import kvdb
-from kvdb.commands.connection import REDIS_VERSION
 from kvdb.commands.session import Session
-from kvdb.commands.table import ADMIN, NONE, command, container
+from kvdb.commands.table import ADMIN, NONE, REDIS_VERSION, command, container
 from kvdb.errors import CommandError
 from kvdb.replies import OK, Reply, Verbatim
 
 container("MODULE", "There are no modules.", group="server")
 container("FUNCTION", "There are no functions.", group="scripting")
-container("SCRIPT", "There are no scripts.", group="scripting")
-
-_NOT_BUSY = "NOTBUSY No scripts in execution right now."
 
 
 @command("MODULE LIST", "", ADMIN, "Return an empty list.", group="server")
@@ -54,26 +50,50 @@ def function_flush(session: Session, *mode: bytes) -> Reply:
     return OK
 
 
-@command("FUNCTION KILL", "", NONE, "Refused: nothing is running.", group="scripting")
+@command("FUNCTION KILL", "", NONE, "As SCRIPT KILL.", group="scripting")
 def function_kill(session: Session) -> Reply:
-    raise CommandError(_NOT_BUSY)
-
-
-@command("SCRIPT EXISTS", "sha1 [sha1 ...]", NONE, "Return 0 for each.", group="scripting")
-def script_exists(session: Session, *digests: bytes) -> Reply:
-    return [0] * len(digests)
-
-
-@command("SCRIPT FLUSH", "[ASYNC | SYNC]", NONE, "Do nothing.", group="scripting")
-def script_flush(session: Session, *mode: bytes) -> Reply:
-    if mode and mode[0].upper() not in (b"ASYNC", b"SYNC"):
-        raise CommandError("ERR SCRIPT FLUSH only support SYNC|ASYNC option")
+    session.instance.scripts.kill()
     return OK
 
 
-@command("SCRIPT KILL", "", NONE, "Refused: nothing is running.", group="scripting")
-def script_kill(session: Session) -> Reply:
-    raise CommandError(_NOT_BUSY)
+@command(
+    "FUNCTION LOAD",
+    "[REPLACE] function-code",
+    NONE,
+    "Refused: there are no functions.",
+    group="scripting",
+)
+def function_load(session: Session, *words: bytes) -> Reply:
+    raise CommandError("ERR functions are not supported here: use EVAL, or SCRIPT LOAD and EVALSHA")
+
+
+@command("FUNCTION DELETE", "library-name", NONE, "Refused: there is none.", group="scripting")
+def function_delete(session: Session, name: bytes) -> Reply:
+    raise CommandError("ERR Library not found")
+
+
+@command(
+    "FCALL",
+    "function numkeys [key ...] [arg ...]",
+    NONE,
+    "Refused: there are no functions.",
+    group="scripting",
+    counted_keys=(1, 2, 1),
+)
+def fcall(session: Session, *words: object) -> Reply:
+    raise CommandError("ERR Function not found")
+
+
+@command(
+    "FCALL_RO",
+    "function numkeys [key ...] [arg ...]",
+    NONE,
+    "Refused: there are no functions.",
+    group="scripting",
+    counted_keys=(1, 2, 1),
+)
+def fcall_ro(session: Session, *words: object) -> Reply:
+    raise CommandError("ERR Function not found")
 
 
 _PICTURE = r"""

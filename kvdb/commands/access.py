@@ -27,6 +27,7 @@ _KEYS: Final = {
     "RENAME": ("RW access delete", "OW update"),
     "RENAMENX": ("RW access delete", "OW insert"),
     "SET": ("RW access update variable_flags",),
+    **dict.fromkeys(("EVAL", "EVALSHA", "FCALL"), ("RW access update",)),
     "BITFIELD": ("RW access update variable_flags",),
 }
 """What is done to the first key and, where that is something else, to the others."""

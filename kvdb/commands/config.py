@@ -218,6 +218,7 @@ _CHANGES: Final[dict[str, tuple[Callable[[str], object], Callable[[Instance, obj
     "tls_client_ca": (_file, _set("tls_client_ca")),
     "slow_log_threshold": (_number(-1, INT64_MAX), _set_and_oversee("slow_log_threshold")),
     "slow_log_length": (_number(0, INT64_MAX), _set_slow_log_length),
+    "script_time_limit": (_number(0, INT64_MAX), _set("script_time_limit")),
     "latency_threshold": (_number(0, INT64_MAX), _set_and_oversee("latency_threshold")),
     "latency_tracking": (_yes_or_no, _set_and_oversee("latency_tracking")),
 }
@@ -244,6 +245,11 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         _set("acl_log_max_len"),
     ),
     # What follows from the settings, or cannot be set; tools ask for it.
+    "busy-reply-threshold": Parameter(
+        lambda instance: str(instance.config.script_time_limit),
+        _number(0, INT64_MAX),
+        _set("script_time_limit"),
+    ),
     "latency-tracking-info-percentiles": Parameter(lambda instance: "50 99 99.9"),
     "acl-pubsub-default": Parameter(lambda instance: "resetchannels"),
     "databases": Parameter(lambda instance: str(DATABASES)),

@@ -8,14 +8,18 @@ from kvdb import errors
 from kvdb.commands.arguments import database, integer, parse_integer
 from kvdb.commands.clients import describe
 from kvdb.commands.session import Session
-from kvdb.commands.table import ADMIN, ANYONE, AT_ONCE, NONE, NOT_QUEUED, command, container
+from kvdb.commands.table import (
+    ADMIN,
+    ANYONE,
+    AT_ONCE,
+    NONE,
+    NOT_QUEUED,
+    REDIS_VERSION,
+    command,
+    container,
+)
 from kvdb.errors import CommandError
 from kvdb.replies import NO_REPLY, OK, PONG, Reply, SimpleString, Verbatim
-
-REDIS_VERSION = "7.4.0"
-"""The Redis whose commands and replies ours follow: clients decide by it what they may send.
-
-redis-py keeps copies of what it reads (`cache_config`) with a server of 7.4 or later only."""
 
 
 @command("PING", "[message]", NONE, "Answer PONG, or the message.", group="connection")

@@ -11,10 +11,9 @@ from typing import Final
 
 import kvdb
 from kvdb.acl import Reason
-from kvdb.commands.connection import REDIS_VERSION
 from kvdb.commands.instance import Instance
 from kvdb.commands.session import ERROR_COUNT, Session
-from kvdb.commands.table import NONE, command
+from kvdb.commands.table import NONE, REDIS_VERSION, command
 from kvdb.config import MB
 from kvdb.memory import resident_bytes
 from kvdb.persistence.snapshot import Snapshots
@@ -103,6 +102,8 @@ def _memory(instance: Instance) -> Fields:
         "mem_clients_normal": instance.accounts.held,
         "mem_scan_indexes": store.index_bytes,
         "mem_waiting_for_disk": saving,
+        "used_memory_scripts": instance.scripts.held_bytes,
+        "number_of_cached_scripts": instance.scripts.count,
         "mem_not_counted_for_evict": instance.not_entries_bytes(),
     }
     empty = governor.empty if governor else None

@@ -16,7 +16,8 @@ from kvdb.accounts import Accounts
 from kvdb.acl import Denial, DenialLog, Reason, User, Users
 from kvdb.commands.clients import describe
 from kvdb.commands.overseer import Overseer
-from kvdb.commands.table import TABLE
+from kvdb.commands.script_calls import call_from_script, may_call
+from kvdb.commands.table import REDIS_VERSION, TABLE
 from kvdb.config import Config
 from kvdb.guesses import Guesses
 from kvdb.logs import SparseLog
@@ -26,6 +27,7 @@ from kvdb.persistence import Persistence
 from kvdb.prefixes import Prefixes
 from kvdb.pubsub import Hub
 from kvdb.reaper import PlannedFlush
+from kvdb.scripting.engine import Engine
 from kvdb.store import Store
 from kvdb.tracking import Tracking
 
@@ -39,8 +41,8 @@ log = logging.getLogger(__name__)
 class Instance:
     """What the sessions of one server share: store, configuration, the list of sessions.
 
-    `_lock` guards the registry of sessions and the counters beside it. It is never held
-    together with the store's lock.
+    `_lock` guards the registry of sessions and the counters beside it. Whoever holds the store's
+    lock may take this one, never the other way round.
     """
 
     def __init__(
@@ -99,6 +101,8 @@ class Instance:
         self.expires_actively = True  # DEBUG SET-ACTIVE-EXPIRE
         # Written by `overseer` only: somebody wants to see each request; some have to wait.
         self.overseen = self.paused = False
+        self.scripts = Engine(store, config, call_from_script, may_call, REDIS_VERSION, monotonic)
+        self.scripts.on_busy = self._busy_changed
         self.overseer = Overseer(self)
         self.overseer.update()
 
@@ -158,6 +162,15 @@ class Instance:
                         "client %s: silent for more than %g s, ended", session.address, timeout
                     )
                     session.close()
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether some requests have to wait, or are refused because a script takes too long."""
+        return self.paused or self.scripts.is_busy
+
+    def _busy_changed(self) -> None:
+        for session in self.sessions():
+            session.look_around()
 
     # --- statistics ----------------------------------------------------------------------
 
@@ -230,7 +243,7 @@ class Instance:
         with self._lock:
             connections = len(self._sessions)
         held = self.accounts.held + self.store.index_bytes + self.tracking.held_bytes
-        held += self.notifications.held_bytes
+        held += self.notifications.held_bytes + self.scripts.held_bytes
         return held + saving + CONNECTION_BYTES * connections
 
     # --- writers that wait ---------------------------------------------------------------

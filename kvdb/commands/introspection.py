@@ -48,6 +48,13 @@ def _describe(row: Command) -> Reply:
     is_itself_a_command = not row.subcommands or row.name == "COMMAND"
     if not row.waits_for_data and is_itself_a_command:
         flags |= {b"loading", b"stale"}
+    if row.no_script:
+        flags.add(b"noscript")
+    if row.allow_busy:
+        flags.add(b"allow_busy")
+    if row.counted_keys and row.group == "scripting":
+        flags |= {b"stale", b"skip_monitor", b"no_mandatory_keys"}
+        flags |= {b"readonly"} if row.name.endswith("_RO") else set()
     if row.group == "pubsub" and is_itself_a_command and not row.name.endswith(" HELP"):
         flags.add(b"pubsub")
     # Redis counts a subcommand's key positions from the container's name.
@@ -274,7 +281,7 @@ GROUPS = {
     "transactions": "Transactions",
     "connection": "Connection",
     "server": "Server",
-    "scripting": "Scripting (not supported)",
+    "scripting": "Scripts",
 }
 
 

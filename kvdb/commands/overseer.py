@@ -39,8 +39,8 @@ _CLOSELY: Final = 10.0  # seconds for which each request is timed after a long r
 _PAUSE: Final = 50.0  # seconds for which it is not, after that: a busy server has long rounds
 _INTEREST: Final = 600.0  # seconds for which commands are counted after somebody asked for that
 
-_MAY_REPLICATE: Final = frozenset(("PUBLISH", "SPUBLISH"))
-"""What a pause of writes holds, too, as in Redis, though it writes nothing."""
+_MAY_REPLICATE: Final = frozenset(("PUBLISH", "SPUBLISH", "EVAL", "EVALSHA"))
+"""What a pause of writes holds, too, as in Redis, though it does not say that it writes."""
 
 
 class Overseer:

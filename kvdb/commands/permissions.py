@@ -12,7 +12,7 @@ from kvdb.acl import Denial, Reason, Rules
 from kvdb.commands.access import channels_of, keys_of
 from kvdb.commands.clients import describe
 from kvdb.commands.table import Command, Named, find
-from kvdb.errors import CommandError
+from kvdb.errors import BUSY, CommandError
 
 if TYPE_CHECKING:
     from kvdb.commands.session import Session
@@ -39,7 +39,7 @@ def permit(session: Session, row: Command, arguments: list[bytes]) -> None:
     """Return if the session's user may make this request; else note it down. Raises CommandError."""
     denial = denial_of(session.user.rules, row, arguments)
     if denial is not None:
-        _note(session, denial)
+        note_denial(session, denial)
         raise CommandError(f"NOPERM {explain(denial, session.user.name)}")
 
 
@@ -47,14 +47,23 @@ def permit_again(session: Session, row: Command, arguments: list[bytes]) -> None
     """As permit(), for a command that was queued when perhaps more was allowed."""
     denial = denial_of(session.user.rules, row, arguments)
     if denial is not None:
-        _note(session, denial, "multi")
+        note_denial(session, denial, "multi")
         raise CommandError(_IN_THE_END + _REASONS[denial.reason])
 
 
 def permit_named(session: Session, operation: Named, request: Any) -> None:
     """As permit(), for a request of a dialect that has no table of commands."""
-    for words in operation.needs(request):
-        permit(session, *find(words))
+    if operation.wire_name != "auth":
+        refuse_while_busy(session)
+    if session.restricted:
+        for words in operation.needs(request):
+            permit(session, *find(words))
+
+
+def refuse_while_busy(session: Session) -> None:
+    """Raise CommandError while a script that takes too long keeps everybody waiting."""
+    if session.instance.scripts.is_busy:
+        raise CommandError(BUSY)
 
 
 def may(session: Session, *words: bytes) -> bool:
@@ -73,7 +82,8 @@ def explain(denial: Denial, user: bytes, names_it: bool = False) -> str:
     return f"No permissions to access a {denial.reason.value}"
 
 
-def _note(session: Session, denial: Denial, context: str = "toplevel") -> None:
+def note_denial(session: Session, denial: Denial, context: str = "toplevel") -> None:
+    """Put into ACL LOG that something was refused."""
     if session.transaction is not None:
         context = "multi"
     session.instance.denials.add(denial, context, session.user.name, describe(session))

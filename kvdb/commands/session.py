@@ -10,7 +10,7 @@ from typing import Any
 from kvdb import errors
 from kvdb.commands.clients import Unsent
 from kvdb.commands.instance import Instance
-from kvdb.commands.permissions import permit, permit_again, permit_named
+from kvdb.commands.permissions import permit, permit_again, permit_named, refuse_while_busy
 from kvdb.commands.standing import ERROR_COUNT as ERROR_COUNT
 from kvdb.commands.standing import LONG_LINE as LONG_LINE
 from kvdb.commands.standing import Standing
@@ -133,7 +133,7 @@ class Session(Standing):
         if self.tracker is not None:
             self.tracker.end_request(request[0], self.transaction is not None)
         self.ordinary = self._is_ordinary()
-        if self.restricted or self.instance.paused:  # because of another thread, just now
+        if self.restricted or self.instance.holds_back:  # because of another thread, just now
             self.ordinary = False
         # What confirms a subscription is sent all the same, as in Redis.
         hidden = (self.silent or self.skipping) and type(reply) is not Pushes
@@ -158,7 +158,7 @@ class Session(Standing):
         try:
             if self.plain:
                 return handler(who, *arguments)
-            if self.restricted and isinstance(operation, Named):
+            if isinstance(operation, Named):
                 self.commands -= 1  # not if it may not be done
                 permit_named(self, operation, request)
                 self.commands += 1
@@ -224,7 +224,7 @@ class Session(Standing):
             and not self.db
             and self.subscriptions is None
             and not (self.silent or self.skipping or self.skip_next or self.no_touch)
-            and not (self.restricted or self.instance.paused)
+            and not (self.restricted or self.instance.holds_back)
             and (self.tracker is None or self.tracker.only_listens)
         )
 
@@ -243,7 +243,8 @@ class Session(Standing):
             if self.instance.paused:  # before a thread is asked for, or it is queued
                 self.instance.overseer.hold(self, row, request)
             if self.transaction is None or row.at_once:
-                self.take_leisure(row.slow or len(arguments) > QUICK_WORDS)
+                is_long = row.slow or len(arguments) > QUICK_WORDS
+                self.take_leisure(is_long and not row.runs_script)
                 return self.perform(row, Session.call, self, (row, arguments), request)
             self.last_command = row.wire_name
             self.transaction.append(row, arguments, self.instance.config.max_request_bytes)
@@ -269,6 +270,8 @@ class Session(Standing):
                 raise refuse_while_subscribed(row.wire_name)
             if self.instance.loading and row.waits_for_data:
                 raise CommandError(errors.LOADING)
+            if not row.allow_busy:
+                refuse_while_busy(self)
             if self.transaction and row.not_queued:
                 raise CommandError(errors.NOT_INSIDE_MULTI)
             if self.transaction and row.grows and self.store.is_full:

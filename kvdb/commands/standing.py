@@ -101,16 +101,16 @@ class Standing(Counts):
     def look_around(self) -> None:
         """Find out anew what is asked of each request. Any thread may call it."""
         while True:  # until nothing has changed meanwhile that this depends on
-            before = rules, notes_steps, seen, paused = self._asked()
+            before = rules, notes_steps, seen, held = self._asked()
             self.restricted = not rules.unrestricted
-            self.plain = not (self.restricted or notes_steps or seen)
-            if self.restricted or paused:
+            self.plain = not (self.restricted or notes_steps or seen or held)
+            if self.restricted or held:
                 self.ordinary = False
             if before == self._asked():
                 return
 
     def _asked(self) -> tuple[Rules, bool, bool, bool]:
-        return self.user.rules, self.notes_steps, self.is_seen, self.instance.paused
+        return self.user.rules, self.notes_steps, self.is_seen, self.instance.holds_back
 
     @property
     def is_seen(self) -> bool:

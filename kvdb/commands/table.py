@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from kvdb.commands.arguments import parse_integer
 from kvdb.commands.categories import categories_of
+from kvdb.commands.script_rules import ALLOWED_WHILE_BUSY, RUN_SCRIPTS, forbidden_in_scripts
 from kvdb.commands.usage import Argument, parse_usage
 from kvdb.errors import CommandError
 from kvdb.replies import Reply
@@ -121,6 +122,9 @@ class Command:
     slow: bool = field(init=False)  # takes long, or may
     may_be_long: bool = field(init=False)  # it, or its arguments, can make it so
     is_step: bool = field(init=False)  # may be carried out under the store's lock
+    runs_script: bool = field(init=False)  # on the event loop, however long it takes
+    allow_busy: bool = field(init=False)  # may be run while a script keeps all others waiting
+    no_script: bool = field(init=False)  # a script may not call it
     most_words: int = field(init=False)  # of a quick request, the name included
     wire_name: str = field(init=False)  # as error messages and COMMAND have it: `client|setname`
 
@@ -135,7 +139,11 @@ class Command:
         self.writes, self.reads = Flag.WRITE in self.flags, Flag.READ in self.flags
         self.grows = Flag.GROWS in self.flags
         works_on_keys = bool(self.flags & (Flag.READ | Flag.WRITE))
-        self.waits_for_data = works_on_keys or self.name in ("PING", "SAVE", "BGSAVE")  # as Redis
+        self.runs_script = self.name in RUN_SCRIPTS
+        self.allow_busy = self.name in ALLOWED_WHILE_BUSY
+        self.no_script = forbidden_in_scripts(self.name)
+        as_in_redis = (*RUN_SCRIPTS, "FCALL", "FCALL_RO", "PING", "SAVE", "BGSAVE")
+        self.waits_for_data = works_on_keys or self.name in as_in_redis
         self.touches = works_on_keys and Flag.SLOW not in self.flags
         self.ordinary = self.touches and not self.at_once and not self.not_queued
         self.slow = Flag.SLOW in self.flags or Flag.ADMIN in self.flags
@@ -146,7 +154,7 @@ class Command:
             self.slow
             or self.name in (*LONG_READS, "RESTORE")
             or not (works_on_keys or self.group in ("connection", "pubsub", "transactions"))
-        )
+        ) and not self.runs_script
         self.most_words = QUICK_WORDS if self.most is None else self.most + 1
         self.wire_name = self.name.lower().replace(" ", "|")
 
@@ -183,6 +191,11 @@ class Command:
         end = first + count * step
         return range(first, end, step) if first < end <= len(arguments) else range(0)
 
+
+REDIS_VERSION: Final = "7.4.0"
+"""The Redis whose commands and replies ours follow: clients decide by it what they may send.
+
+redis-py keeps copies of what it reads (`cache_config`) with a server of 7.4 or later only."""
 
 TABLE: Final[dict[bytes, Command]] = {}
 """All commands by upper-case name; subcommands are found through their container."""

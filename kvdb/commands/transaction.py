@@ -17,6 +17,7 @@ class Transaction:
         self.words = 0
         self.grows = False  # something in it may need memory
         self.is_long = False  # something in it takes long, or all of it does
+        self.runs_script = False
 
     def append(self, row: Command, arguments: list[bytes], max_bytes: int) -> None:
         """Queue a command. Raises CommandError if that makes the transaction too large."""
@@ -30,3 +31,4 @@ class Transaction:
         self.words += 1 + len(arguments)
         self.grows = self.grows or row.grows
         self.is_long = self.is_long or row.may_be_long or self.words > QUICK_WORDS
+        self.runs_script = self.runs_script or row.runs_script

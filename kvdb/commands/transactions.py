@@ -38,7 +38,7 @@ def exec_(session: Session) -> Reply:
     transaction = session.transaction
     if transaction is None:
         raise CommandError(errors.EXEC_WITHOUT_MULTI)
-    session.take_leisure(transaction.is_long)
+    session.take_leisure(transaction.is_long and not transaction.runs_script)
     try:
         if transaction.aborted:
             raise CommandError(errors.TRANSACTION_ABORTED)

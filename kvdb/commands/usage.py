@@ -80,7 +80,7 @@ def _parse_block(words: list[str]) -> Argument:
             repeated = True
         elif word.isupper():
             current.append(Argument(token=word))
-        elif current and current[-1].token and not current[-1].name:
+        elif current and current[-1].token and not (current[-1].name or current[-1].optional):
             current[-1].name = word
         else:
             current.append(Argument(name=word))

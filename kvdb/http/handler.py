@@ -23,7 +23,7 @@ from kvdb.commands import permissions
 from kvdb.commands.session import ERROR_COUNT, Session
 from kvdb.commands.table import Named
 from kvdb.commands.waiting import MustWait
-from kvdb.errors import CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
+from kvdb.errors import BUSY, CommandError, EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import Api, Request, Response, needs_of
 from kvdb.http.body import Body, HeaderReader, Refused
 from kvdb.http.sender import check_sender
@@ -185,6 +185,8 @@ class Handler(BaseHTTPRequestHandler):
         except (EntryTooLarge, ValueTooLarge) as error:
             raise Refused(413, error.text) from None
         except CommandError as error:
+            if error.text == BUSY:
+                raise Refused(503, error.text) from None
             if not error.text.startswith("NOPERM "):
                 raise Refused(400, error.text) from None
             if "Authorization" not in self.headers:  # a browser asks its user then

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from kvdb.commands.session import Session, TakesLong
 from kvdb.commands.table import Named, Operation, needs_nothing
-from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
+from kvdb.errors import BUSY, TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.memcached_values import (
     BAD_CHUNK,
@@ -221,6 +221,8 @@ class MemcachedStream(RequestLoop):
         if error.text.startswith("NOPERM "):
             text = error.text.removeprefix("NOPERM ").encode("utf-8", "surrogateescape")
             return b"CLIENT_ERROR not permitted: %b\r\n" % text
+        if error.text == BUSY:
+            return b"SERVER_ERROR busy running a script\r\n"
         if isinstance(error, OutOfMemory):
             self.count("store_no_memory")
             return NO_MEMORY

@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from kvdb.errors import CommandError
-from kvdb.replies import NIL_ARRAY, NO_REPLY, OK, Push, Pushes, Reply, SimpleString, Verbatim
+from kvdb.replies import (
+    NIL_ARRAY,
+    NO_REPLY,
+    OK,
+    BigNumber,
+    Push,
+    Pushes,
+    Reply,
+    SimpleString,
+    Verbatim,
+)
 
 
 def encode_reply(reply: Reply, version: int = 2) -> bytes:
@@ -80,6 +90,8 @@ def _encode(reply: Reply, version: int, write: Callable[[bytes], object]) -> Non
     match reply:
         case SimpleString():
             write(b"+%b\r\n" % reply)
+        case BigNumber() if version == 3:
+            write(b"(%b\r\n" % reply)
         case bytes() if len(reply) >= _LONG:
             write(b"$%d\r\n" % len(reply))
             write(reply)
@@ -93,10 +105,10 @@ def _encode(reply: Reply, version: int, write: Callable[[bytes], object]) -> Non
         case int():
             write(b":%d\r\n" % reply)
         case float():
-            text = _format_double(reply)
+            text = format_double(reply)
             write(b",%b\r\n" % text if version == 3 else b"$%d\r\n%b\r\n" % (len(text), text))
         case str():
-            text = reply.encode()
+            text = reply.encode("utf-8", "surrogateescape")
             if version == 3 and isinstance(reply, Verbatim):
                 write(b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text))
             else:
@@ -131,7 +143,8 @@ def _encode(reply: Reply, version: int, write: Callable[[bytes], object]) -> Non
             raise TypeError(f"no RESP for a {type(reply).__name__}")
 
 
-def _format_double(number: float) -> bytes:
+def format_double(number: float) -> bytes:
+    """Return a number as RESP3 spells it; in RESP2 it is a string."""
     if math.isinf(number):
         return b"inf" if number > 0 else b"-inf"
     return b"%d" % number if number.is_integer() and abs(number) < 1e17 else repr(number).encode()

@@ -135,6 +135,10 @@ class Connection(Waits):
         """See `Served.drop`."""
         if self._dropped:
             return
+        if self._loop.set_aside is self:  # in the middle of a request: it ends after that
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            return
         self._dropped = True
         self._want(0)
         if self._busy:  # the thread still uses the dialect

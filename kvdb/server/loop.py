@@ -60,6 +60,9 @@ class EventLoop:
         self.longest_round: float | None = None
         """Seconds that a round may take before on_long_round() is called; None: any time."""
         self.on_long_round: Callable[[], None] = lambda: None
+        self._serving: Served | None = None
+        self.set_aside: Served | None = None
+        """What is in the middle of something that takes long, while others are served."""
         self._waiting: set[Served] = set()
         self._in_a_hurry = False  # one of them need not wait for anything
         self._lock = threading.Lock()
@@ -136,7 +139,23 @@ class EventLoop:
 
     def _serve(self) -> None:
         """Serve everybody once."""
-        timeout = 0.0 if self._in_a_hurry else _TICK if self._waiting else None
+        self._serve_within(0.0 if self._in_a_hurry else _TICK if self._waiting else None)
+
+    def serve_others(self) -> bool:
+        """Serve all others once, from within a request that takes long.
+
+        Returns False on any other thread: nothing was done.
+        """
+        if threading.current_thread() is not self.thread:
+            return False
+        self.set_aside, serving = self._serving, self._serving
+        try:
+            self._serve_within(0.0)
+        finally:
+            self.set_aside, self._serving = None, serving
+        return True
+
+    def _serve_within(self, timeout: float | None) -> None:
         events = self._selector.select(timeout)
         self.now, self.is_congested = self._monotonic(), self._is_congested()
         for key, ready in events:
@@ -144,6 +163,9 @@ class EventLoop:
             if served is None:
                 self._hear_calls()
                 continue
+            if served is self.set_aside:
+                continue
+            self._serving = served
             try:
                 served.is_ready(ready)
             except OSError:  # the client is gone
@@ -153,6 +175,7 @@ class EventLoop:
                 served.drop()
         if self._waiting:
             self._look()
+        self._serving = None
         # Deliver what this round caused before the next round begins: a client that has seen a
         # change also has its messages then. From a request to what another client is sent because
         # of it are two calls; more are not waited for.
@@ -179,6 +202,7 @@ class EventLoop:
     def _look(self) -> None:
         waiting, self._waiting, self._in_a_hurry = self._waiting, set(), False
         for served in waiting:
+            self._serving = served
             try:
                 served.look()
             except OSError:

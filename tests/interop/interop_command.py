@@ -17,10 +17,8 @@ from tests.interop.servers import Address, running_kvdb, running_redis
 Facts = dict[str, Any]
 """What is known of one command, by the name of the fact."""
 
-NOT_TOLD = frozenset(
-    (b"noscript", b"allow_busy", b"no_async_loading", b"skip_slowlog", b"blocking", b"no_multi")
-)
-"""Flags about scripts and replication, and what we refuse inside MULTI."""
+NOT_TOLD = frozenset((b"no_async_loading", b"skip_slowlog", b"blocking", b"no_multi"))
+"""Flags about replication and blocking, and what we refuse inside MULTI."""
 
 KNOWN_DIFFERENCES = (
     # command, fact, reason: both are patterns

@@ -1,6 +1,6 @@
 """redis-py against kvdb, in RESP2 and RESP3, the async client too.
 
-Its Lock is left out: it needs Lua.
+Its Lock is in scripts_redis_py.
 """
 
 from __future__ import annotations
