@@ -198,7 +198,6 @@ SYNTAX: Final[Table] = (
     ('return [[a', "syntax user_script:1: unfinished long string near '<eof>'"),
     (']] x', "syntax user_script:1: unexpected symbol near ']'"),
     ('x = [[a]] b', "syntax user_script:1: '=' expected near '<eof>'"),
-    ('x = [[ [[ ]]', "syntax user_script:1: nesting of [[...]] is deprecated near '['"),
     ('x = [=[ [[ ]=]', 'error "user_script:1: Attempt to modify a readonly table"'),
     ('return 1;;', "syntax user_script:1: '<eof>' expected near ';'"),
     (';', "syntax user_script:1: unexpected symbol near ';'"),

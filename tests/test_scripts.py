@@ -434,6 +434,24 @@ class ConversionTest(ScriptTest):
         self.eval("redis.setresp(3) return 1")
         self.assertEqual(self.eval("return tostring(redis.call('get', 'k'))"), b"false")
 
+    def test_each_type_of_reply_comes_back_as_it_was(self) -> None:
+        self.talk.instance.config.enable_debug_command = "yes"
+        self.ask("DEBUG SET-DISABLE-DENY-SCRIPTS 1")
+        for kind in ("string", "integer", "double", "bignum", "null", "set", "map", "verbatim", "true",
+                     "false"):  # fmt: skip
+            self.talk("HELLO", 3)
+            plain_reply = encode_reply(self.talk("DEBUG", "PROTOCOL", kind), 3)
+            plain_in_2 = encode_reply(self.talk("DEBUG", "PROTOCOL", kind), 2)
+            script = f"redis.setresp(3) return redis.call('debug', 'protocol', '{kind}')"
+            in_2 = f"return redis.call('debug', 'protocol', '{kind}')"
+            with self.subTest(kind):
+                self.assertEqual(encode_reply(self.talk("EVAL", script, 0), 3), plain_reply)
+                self.assertEqual(encode_reply(self.talk("EVAL", script, 0), 2), plain_in_2)
+                self.assertEqual(encode_reply(self.talk("EVAL", in_2, 0), 2), plain_in_2)
+        self.ask("DEBUG SET-DISABLE-DENY-SCRIPTS 0")
+        script = "return redis.call('debug', 'protocol', 'null')"
+        self.assertIn("not allowed from script", str(self.eval(script)))
+
     def test_types_of_resp3_can_be_returned(self) -> None:
         self.talk("HELLO", 3)
         for script, expected in (

@@ -16,7 +16,7 @@ from kvdb.commands.table import ADMIN, QUICK_WORDS, command
 from kvdb.errors import NO_SUCH_KEY, CommandError
 from kvdb.glob import compile_glob
 from kvdb.persistence import PersistenceError, SaveInProgress
-from kvdb.replies import OK, Reply, SimpleString, Verbatim
+from kvdb.replies import OK, BigNumber, Reply, SimpleString, Verbatim
 from kvdb.store.entry import Entry, key_in
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,13 @@ def _sleep(session: Session, seconds: bytes) -> Reply:
 @_subcommand("SET-ACTIVE-EXPIRE", 1)
 def _set_active_expire(session: Session, on: bytes) -> Reply:
     session.instance.expires_actively = on.strip() not in (b"0", b"")
+    return OK
+
+
+@_subcommand("SET-DISABLE-DENY-SCRIPTS", 1)
+def _set_disable_deny_scripts(session: Session, on: bytes) -> Reply:
+    """Let scripts call what they may not call, DEBUG for one."""
+    session.instance.scripts.may_call_anything = on.strip() not in (b"0", b"")
     return OK
 
 
@@ -234,6 +241,7 @@ _KINDS: Final[dict[bytes, Reply]] = {
     b"verbatim": Verbatim("This is a verbatim\nstring"),
     b"true": True,
     b"false": False,
+    b"bignum": BigNumber(b"1234567999999999999999999999999999999"),
 }
 
 
@@ -243,7 +251,7 @@ def _protocol(session: Session, kind: bytes) -> Reply:
     if kind.lower() not in _KINDS:
         raise CommandError(
             "ERR Wrong protocol type name. Please use one of the following: "
-            "string|integer|double|null|array|set|map|verbatim|true|false"
+            "string|integer|double|bignum|null|array|set|map|verbatim|true|false"
         )
     return _KINDS[kind.lower()]
 
@@ -267,7 +275,7 @@ def _do_nothing(session: Session, *ignored: bytes) -> Reply:
 # Accepted, because suites set up the server with them: they are about how Redis does things.
 for _name in (
     "JMAP", "QUICKLIST-PACKED-THRESHOLD", "PAUSE-CRON", "REPLYBUFFER", "REPLICATE", "LEAK",
-    "SET-DISABLE-DENY-SCRIPTS", "DICT-RESIZING", "HASHTABLE-RESIZE", "REPLYBUFFER-PEAK-RESET-TIME",
+    "DICT-RESIZING", "HASHTABLE-RESIZE", "REPLYBUFFER-PEAK-RESET-TIME",
     "CONFIG-REWRITE-FORCE-ALL", "CLIENT-ENFORCE-REPLY-LIST",
 ):  # fmt: skip
     _subcommand(_name, 0, 9)(_do_nothing)

@@ -102,6 +102,7 @@ def _memory(instance: Instance) -> Fields:
         "mem_clients_normal": instance.accounts.held,
         "mem_scan_indexes": store.index_bytes,
         "mem_waiting_for_disk": saving,
+        "used_memory_lua": instance.scripts.held_bytes,
         "used_memory_scripts": instance.scripts.held_bytes,
         "number_of_cached_scripts": instance.scripts.count,
         "mem_not_counted_for_evict": instance.not_entries_bytes(),

@@ -32,7 +32,7 @@ def call_from_script(session: Session, words: list[bytes], running: Running) -> 
         row, arguments = find(words)
     except CommandError as error:
         raise session.counted(CommandError(_unfound(error, words))) from None
-    if row.no_script:
+    if row.no_script and not session.instance.scripts.may_call_anything:
         raise _refusal(session, "ERR This Redis command is not allowed from script")
     if session.restricted:
         denial = denial_of(session.user.rules, row, arguments)

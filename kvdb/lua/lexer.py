@@ -121,8 +121,6 @@ class Lexer:
             self.line += len(_LINE_END.findall(source, self._at))
             raise self.error(f"unfinished long {what}", END)
         text = source[begin.end() : end]
-        if not begin[1] and b"[[" in text:
-            raise self.error("nesting of [[...]] is deprecated", "[")
         self.line += len(_LINE_END.findall(source, self._at, end))
         self._at = end + len(begin[1]) + 2
         return _LINE_END.sub(b"\n", text)

@@ -39,6 +39,8 @@ def to_lua(reply: Reply, version: int = 2) -> Value:
 
 def _rare_to_lua(reply: Reply, version: int) -> Value:
     """Convert what RESP3 has a type for."""
+    if isinstance(reply, BigNumber):
+        return Table({b"big_number": bytes(reply)}) if version == 3 else bytes(reply)
     if isinstance(reply, bool):
         return reply if version == 3 else float(reply)
     if isinstance(reply, float):

@@ -50,6 +50,7 @@ class Engine:
         """Called when `is_busy` has changed."""
         self.serve_others: Callable[[], bool] = lambda: False
         """Lets others have a turn, while a script runs. Returns False if that cannot be done."""
+        self.may_call_anything = False  # DEBUG SET-DISABLE-DENY-SCRIPTS
         self.stopping = False
         """The server stops: no script may keep it waiting."""
         self._machine: Machine | None = None
