@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from tests import lua_library_programs
 from tests.lua_case import LuaTest
 
@@ -28,3 +30,14 @@ class LibraryTest(LuaTest):
             ("local t = {1, 2} t[next(t)] = nil return next(t, 1)", "ok 2 2"),
             ("local t = {1, 2} local k = next(t) t[k] = nil return next(t, k)", "ok 2 2"),
         )
+
+    def test_what_is_made_of_many_pieces_is_looked_at_seldom(self) -> None:
+        begin = "local t = {} for i = 1, 3e4 do t[i] = i end "
+        with mock.patch.object(self.lua.meter, "_on_look") as look:
+            for end in (
+                "#cjson.encode(t)", "#table.concat(t)", "#cmsgpack.pack(t)",
+                "#(('x'):rep(2e5):gsub('x', 'yy'))",
+            ):  # fmt: skip
+                look.reset_mock()
+                self.assertTrue(self.lua.outcome(begin + "return " + end).startswith("ok "), end)
+                self.assertLess(look.call_count, 100, end)

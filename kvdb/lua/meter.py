@@ -58,12 +58,15 @@ class Meter:
         if amount > _TURNS:
             self.tick()
 
-    def check_size(self, size: int) -> None:
-        """A string of so many bytes is about to be made. Raises ScriptEnded if it is too long."""
+    def check_size(self, size: int, new: int | None = None) -> None:
+        """A string of so many bytes is about to be made. Raises ScriptEnded if it is too long.
+
+        Of one that is made piece by piece, `new` bytes have come since the last time.
+        """
         if size > LARGE:
             if size > MOST_STRING:
                 raise ScriptEnded("not enough memory")
-            self._strings += size
+            self._strings += size if new is None else new
             if self._strings > _STRINGS_BETWEEN:
                 self._look()
 

@@ -90,6 +90,7 @@ def basic_library(runtime: Runtime, load: Callable[[bytes, str], Function]) -> d
     def load_(function: Value = ABSENT, name: Value = ABSENT, *_: Value) -> Value:
         arguments.function(1, function)
         parts: list[bytes] = []
+        size = 0
         while True:
             runtime.meter.tick()
             try:
@@ -101,7 +102,8 @@ def basic_library(runtime: Runtime, load: Callable[[bytes, str], Function]) -> d
             if type(part) is not bytes:
                 return Results((None, b"reader function must return a string"))
             parts.append(part)
-            runtime.meter.check_size(sum(map(len, parts)))
+            size += len(part)
+            runtime.meter.check_size(size, len(part))
         shown = b"=(load)" if given(name) is None else arguments.text(2, name)
         return _loaded(load, b"".join(parts), shown)
 

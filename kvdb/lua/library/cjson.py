@@ -155,7 +155,7 @@ class _Encoder:
         self._size += len(part)
         if not len(self._parts) % 1_000:
             self._meter.tick()
-        self._meter.check_size(self._size)
+        self._meter.check_size(self._size, len(part))
 
     def _encode(self, value: Value, depth: int) -> None:
         if type(value) is bytes:

@@ -38,8 +38,9 @@ def cmsgpack_library(meter: Meter) -> dict[bytes, Value]:
         for value in values:
             begin = len(parts)
             _pack(value, 0, parts, meter)
-            size += sum(map(len, parts[begin:]))
-            meter.check_size(size)
+            new = sum(map(len, parts[begin:]))
+            size += new
+            meter.check_size(size, new)
         return b"".join(parts)
 
     def unpack(string: Value = ABSENT, *_: Value) -> Value:

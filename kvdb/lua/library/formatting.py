@@ -50,7 +50,7 @@ def format_text(form: bytes, values: tuple[Value, ...], meter: Meter) -> bytes:
         else:
             part = _formatted(found[0], letter, number + 1, value)
         size += len(part)
-        meter.check_size(size)
+        meter.check_size(size, len(part))
         parts.append(part)
         at = found.end()
     parts.append(form[at:])

@@ -47,8 +47,9 @@ def struct_library(meter: Meter) -> dict[bytes, Builtin]:
                 values[place] if place < len(values) else None if place == len(values) else ABSENT
             )
             place += 1
-            made += _packed(item, place + 1, value)
-            meter.check_size(len(made))
+            packed = _packed(item, place + 1, value)
+            made += packed
+            meter.check_size(len(made), len(packed))
         return bytes(made)
 
     def items(form: Value) -> Iterator[_Item]:

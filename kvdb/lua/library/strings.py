@@ -203,7 +203,7 @@ class _Patterns:
                 count += 1
                 part = self._replaced(matcher, replacement, at, end)
                 size += len(part)
-                self._meter.check_size(size)
+                self._meter.check_size(size, len(part))
                 parts.append(part)
             if end is not None and end > at:
                 at = end
@@ -244,7 +244,7 @@ def _filled_in(matcher: Matcher, replacement: bytes, start: int, end: int, meter
     for piece in pieces:
         letter = piece[:1]
         size += len(parts[-1])
-        meter.check_size(size)
+        meter.check_size(size, len(parts[-1]))
         if letter == b"":  # two of them, or the end: C finds a zero byte there
             following = next(pieces, None)
             parts.append(b"\0" if following is None else b"%" + following)

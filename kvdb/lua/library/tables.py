@@ -45,10 +45,11 @@ def table_library(meter: Meter) -> dict[bytes, Builtin]:
             if text is None:
                 kind = type_name(values.get(place))
                 raise error(f"invalid value ({kind}) at index {place} in table for 'concat'")
-            size += len(text) + len(between)
+            new = len(text) + len(between)
+            size += new
             if not place % 1000:
                 meter.tick()
-            meter.check_size(size)
+            meter.check_size(size, new)
             parts.append(text)
         return between.join(parts)
 
