@@ -10,32 +10,36 @@ __version__ = "0.1.0"
 __all__ = [
     "BYTES",
     "JSON",
-    "PICKLE",
     "TEXT",
     "Client",
+    "Conflict",
     "Disconnected",
     "Error",
+    "Later",
     "Pipeline",
     "SerializationError",
     "Serializer",
     "ServerError",
     "TimedOut",
+    "Transaction",
 ]
 
 if TYPE_CHECKING:
     from kvdb.client import (
         BYTES,
         JSON,
-        PICKLE,
         TEXT,
         Client,
+        Conflict,
         Disconnected,
         Error,
+        Later,
         Pipeline,
         SerializationError,
         Serializer,
         ServerError,
         TimedOut,
+        Transaction,
     )
 else:
 

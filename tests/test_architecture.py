@@ -33,6 +33,7 @@ FLOORS = (
         "kvdb.slowlog",
     ),
     ("kvdb.config", "kvdb.glob"),
+    ("kvdb.unsafe_pickle",),
     ("kvdb.client",),
     ("kvdb.resp",),
     (

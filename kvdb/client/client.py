@@ -2,124 +2,32 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar, overload
 
-from kvdb.client.connection import Address, Pool
-from kvdb.client.errors import Disconnected, Error, ServerError
-from kvdb.client.serializers import JSON, Serializer
+from kvdb.client.address import DEFAULT_PORT, Address, parse_url
+from kvdb.client.command import AtOnce, Command, implement
+from kvdb.client.commands import Commands, Name, Word, decode_name
+from kvdb.client.connection import Connection
+from kvdb.client.errors import Conflict, Disconnected, Error, ServerError
+from kvdb.client.pipeline import Pipeline, is_carried_out
+from kvdb.client.pool import Pool
+from kvdb.client.serializers import JSON, Serializer, V
+from kvdb.client.times import Expiry
 
-Name = str | bytes
-"""A key. Text is sent as UTF-8."""
+R = TypeVar("R")
 
-
-def _encode_name(name: Name) -> bytes:
-    return name if isinstance(name, bytes) else name.encode()
-
-
-def _decode_name(name: bytes) -> Name:
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        return name
+_FIRST_PAUSE: Final = 0.01  # seconds between two tries; each is up to twice as long as the last
+_LONGEST_PAUSE: Final = 0.25
 
 
-def _integer(number: int) -> bytes:
-    return b"%d" % operator.index(number)  # and not 1 for 1.5
-
-
-def _milliseconds(ttl: float) -> bytes:
-    return b"%d" % max(1, round(ttl * 1000)) if ttl > 0 else b"%d" % round(ttl * 1000)
-
-
-def _seconds_left(milliseconds: int) -> float | None:
-    return None if milliseconds < 0 else milliseconds / 1000
-
-
-class _Commands:
-    """The commands, once for the client and for its pipelines.
-
-    `_run` takes a request, what makes a result of its reply, and whether the request may be
-    sent again when it is not known whether it was carried out.
-    """
-
-    _serializer: Serializer
-
-    def _run(
-        self, request: list[bytes], result: Callable[[Any], Any], *, repeatable: bool = True
-    ) -> Any:
-        raise NotImplementedError
-
-    def _result(self, result: Any) -> Any:
-        """Return the result of a command that needs no server."""
-        raise NotImplementedError
-
-    def _load(self, data: bytes | None) -> Any:
-        return None if data is None else self._serializer.decode(data)
-
-    def _load_many(self, values: list[bytes | None]) -> list[Any]:
-        return [self._load(value) for value in values]
-
-    def ping(self) -> Any:
-        """Return True: the server answers."""
-        return self._run([b"PING"], lambda reply: reply == b"PONG")
-
-    def get(self, name: Name, default: Any = None) -> Any:
-        """Return the value of a key, or `default` if there is none."""
-        return self._run(
-            [b"GET", _encode_name(name)],
-            lambda data: default if data is None else self._serializer.decode(data),
-        )
-
-    def set(self, name: Name, value: Any, *, ttl: float | None = None) -> Any:
-        """Set the value of a key; with `ttl`, for so many seconds."""
-        request = [b"SET", _encode_name(name), self._serializer.encode(value)]
-        if ttl is not None:
-            request += [b"PX", _milliseconds(ttl)]
-        return self._run(request, lambda reply: None)
-
-    def mget(self, names: Iterable[Name]) -> Any:
-        """Return the values of these keys in their order, None for each that is missing."""
-        request = [b"MGET", *map(_encode_name, names)]
-        return self._run(request, self._load_many) if request[1:] else self._result([])
-
-    def mset(self, values: Mapping[Name, Any]) -> Any:
-        """Set several values in one step."""
-        request = [b"MSET"]
-        for name, value in values.items():
-            request += [_encode_name(name), self._serializer.encode(value)]
-        return self._run(request, lambda reply: None) if request[1:] else self._result(None)
-
-    def delete(self, *names: Name) -> Any:
-        """Delete keys; return how many there were."""
-        # Sent twice it leaves the same store, though the second time it counts nothing.
-        request = [b"DEL", *map(_encode_name, names)]
-        return self._run(request, int) if names else self._result(0)
-
-    def exists(self, name: Name) -> Any:
-        """Tell whether a key exists."""
-        return self._run([b"EXISTS", _encode_name(name)], bool)
-
-    def incr(self, name: Name, amount: int = 1) -> Any:
-        """Add to a counter (a missing one counts as 0) and return what it is then."""
-        return self._run([b"INCRBY", _encode_name(name), _integer(amount)], int, repeatable=False)
-
-    def decr(self, name: Name, amount: int = 1) -> Any:
-        """Subtract from a counter and return what it is then."""
-        return self._run([b"DECRBY", _encode_name(name), _integer(amount)], int, repeatable=False)
-
-    def expire(self, name: Name, ttl: float) -> Any:
-        """Have a key expire after `ttl` seconds; tell whether it exists."""
-        return self._run([b"PEXPIRE", _encode_name(name), _milliseconds(ttl)], bool)
-
-    def ttl(self, name: Name) -> Any:
-        """Return the seconds a key has to live; None if it never expires or does not exist."""
-        return self._run([b"PTTL", _encode_name(name)], _seconds_left)
-
-
-class Client(_Commands):
+@implement
+class Client(Commands[V], AtOnce):
     """A thread-safe client with a small pool of connections; also a context manager.
 
         db = kvdb.Client("127.0.0.1", 4242)
@@ -128,30 +36,76 @@ class Client(_Commands):
 
     Raises, all of them `kvdb.Error`:
         ServerError         the server refused the request; the connection goes on
-        Disconnected        no connection, or it broke; after one more try where that is safe
-        TimedOut            no answer in time, or no connection of the pool became free
+        Disconnected        no connection, or it broke (also a ConnectionError)
+        TimedOut            no answer in time, or no connection of the pool became free (also a
+                            TimeoutError)
         SerializationError  the value cannot be written or read that way; nothing was sent,
                             or the answer was read whole: the connection goes on
     After Disconnected and TimedOut the connection is closed; the next call makes a new one.
-    Requests that are safe to repeat are sent once more when the connection turns out to be
-    broken; `incr` and `decr` are not: they might count twice.
+
+    While the server cannot be reached, a call tries again for `patience` seconds, with growing
+    pauses. So does one whose connection broke, if it is safe to send it twice: `incr` and its
+    like are not, they might count twice.
     """
 
+    @overload
+    def __init__(
+        self: Client[Any], host: str = ..., port: int = ..., *, db: int = ...,
+        user: str | None = ..., password: str | None = ..., name: str | None = ...,
+        timeout: float | None = ..., patience: float = ..., max_connections: int = ...,
+        tls: bool | ssl.SSLContext = ...,
+    ) -> None: ...  # fmt: skip
+    @overload
+    def __init__(
+        self, host: str = ..., port: int = ..., *, db: int = ..., user: str | None = ...,
+        password: str | None = ..., name: str | None = ..., timeout: float | None = ...,
+        patience: float = ..., max_connections: int = ..., tls: bool | ssl.SSLContext = ...,
+        serializer: Serializer[V],
+    ) -> None: ...  # fmt: skip
     def __init__(
         self,
         host: str = "127.0.0.1",
-        port: int = 4242,
+        port: int = DEFAULT_PORT,
         *,
         db: int = 0,
+        user: str | None = None,
         password: str | None = None,
+        name: str | None = None,
         timeout: float | None = 5.0,
+        patience: float = 1.0,
         max_connections: int = 10,
-        serializer: Serializer = JSON,
+        tls: bool | ssl.SSLContext = False,
+        serializer: Serializer[Any] = JSON,
     ) -> None:
-        """Remember where to connect; the first call does it. `timeout` is in seconds, for each
-        answer as a whole; None waits for ever."""
+        """Remember where to connect; the first call does it.
+
+        `timeout`: seconds for a call as a whole, connecting and waiting for a connection included;
+        None waits for ever. `name` is what CLIENT LIST shows. `tls`: True, or a context.
+        """
+        self._options: dict[str, Any] = {
+            "host": host, "port": port, "db": db, "user": user, "password": password, "name": name,
+            "timeout": timeout, "patience": patience, "max_connections": max_connections,
+            "tls": tls, "serializer": serializer,
+        }  # fmt: skip
+        context = ssl.create_default_context() if tls is True else tls or None
+        self._patience = patience
+        self._timeout = timeout
         self._serializer = serializer
-        self._pool = Pool(Address(host, port, timeout, password, db), max_connections)
+        self._pool = Pool(
+            Address(host, port, timeout, password, db, user, name, context), max_connections
+        )
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """Return a client for `kvdb://user:password@host:port/db?timeout=2`, or `redis://...`.
+
+        `options` are those of the client; they count more. Raises ValueError for what is no URL.
+        """
+        return cls(**parse_url(url) | options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Address and options travel; the other process makes connections of its own.
+        return _restored, (type(self), self._options, self._prefix)
 
     def __enter__(self) -> Self:
         return self
@@ -168,40 +122,149 @@ class Client(_Commands):
         """Close all connections; the client is not to be used any more."""
         self._pool.close()
 
-    def _run(
-        self, request: list[bytes], result: Callable[[Any], Any], *, repeatable: bool = True
-    ) -> Any:
+    def namespace(self, prefix: str | bytes) -> Self:
+        """Return a client whose keys all begin with this. It shares the connections."""
+        other = type(self).__new__(type(self))
+        other.__dict__ |= self.__dict__
+        other._prefix = self._name(prefix)
+        return other
+
+    # --- asking --------------------------------------------------------------------------------
+
+    def _run(self, command: Command[R]) -> R:
+        request, result, repeatable = command
+        if not request:
+            return result(None)
         (reply,) = self._ask([request], repeatable)
-        if isinstance(reply, ServerError):
+        if type(reply) is ServerError:
             raise reply
         return result(reply)
 
-    def _result(self, result: Any) -> Any:
-        return result
-
     def _ask(self, requests: list[list[bytes]], repeatable: bool) -> list[Any]:
+        """Return the replies; a refusal is one of them."""
+        began = time.monotonic()
+        deadline = None if self._timeout is None else began + self._timeout
         try:
-            return self._ask_once(requests, trusting=repeatable)
-        except Disconnected:
-            if not repeatable:
+            replies = self._ask_once(requests, deadline, trusting=repeatable)
+            if type(replies[0]) is not ServerError or replies[0].code != "LOADING":
+                return replies
+        except Disconnected as error:
+            if error.sent and not repeatable:
                 raise
-        return self._ask_once(requests, fresh=True)
+        return self._ask_again(requests, repeatable, deadline, began + self._patience)
+
+    def _ask_again(
+        self, requests: list[list[bytes]], repeatable: bool, deadline: float | None, until: float
+    ) -> list[Any]:
+        """Try again until that moment: the server may be about to start."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                replies = self._ask_once(requests, deadline, fresh=True)
+                is_loading = type(replies[0]) is ServerError and replies[0].code == "LOADING"
+                if not is_loading or time.monotonic() >= until:
+                    return replies
+            except Disconnected as error:
+                may_not = error.sent and not repeatable
+                if may_not or self._pool.closed or time.monotonic() >= until:
+                    raise
+            time.sleep(random.uniform(0.5, 1.0) * pause)  # not all clients at the same moment
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _ask_once(
-        self, requests: list[list[bytes]], fresh: bool = False, trusting: bool = True
+        self,
+        requests: list[list[bytes]],
+        deadline: float | None,
+        fresh: bool = False,
+        trusting: bool = True,
     ) -> list[Any]:
+        connection = self._pool.take(deadline, fresh, trusting)
         try:
-            connection = self._pool.take(fresh, trusting)
-        except Error as error:
-            error.sent = False
-            raise
-        try:
-            return connection.ask(requests)
+            return connection.ask(requests, deadline)
         except Disconnected:
             self._pool.drop_idle()
             raise
         finally:
             self._pool.give_back(connection)
+
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        """Lend one connection for several calls."""
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        connection = self._pool.take(deadline, trusting=False)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._pool.give_back(connection)
+
+    def execute(self, *words: Word) -> Any:
+        """Carry out any command, by its words; return its reply as it is: as `command`."""
+        return self.command(*words)
+
+    # --- several commands ------------------------------------------------------------------------
+
+    def pipeline(self, *, atomic: bool = False) -> Pipeline[V]:
+        """Return a pipeline: commands that are sent together.
+
+        with db.pipeline() as pipe:
+            hits = pipe.incr("hits")
+            user = pipe.get("user:1")
+        hits.value, user.value
+
+        `atomic`: they are one step (MULTI, EXEC), and no other client comes between.
+        """
+        return Pipeline(self._ask, self._serializer, self._prefix, atomic)
+
+    def transaction(
+        self, function: Callable[[Transaction[V]], R], *watch: Name, tries: int = 10
+    ) -> R:
+        """Carry out what a function decides, in one step, if no other client comes between.
+
+        def pay(tx):
+            left = tx.get("account") - 5
+            if left >= 0:
+                tx.queued.set("account", left)
+            return left
+
+        left = db.transaction(pay, "account")
+
+        `function` reads by the methods of its argument, and collects writes in `queued`. They are
+        carried out if the watched keys are still what they were; if not, the function is called
+        again. Raises Conflict after so many tries.
+        """
+        for _ in range(tries):
+            with self._lent() as connection:
+                transaction = Transaction(connection, self._serializer, self._prefix)
+                if watch:
+                    transaction.command("WATCH", *map(self._name, watch))
+                result = function(transaction)
+                if not transaction.queued:
+                    transaction.command("UNWATCH")
+                    return result
+                if is_carried_out(transaction.queued):
+                    return result
+        raise Conflict(f"others have changed the keys {tries} times")
+
+    def update(
+        self, name: Name, function: Callable[[V | None], Any], *, ttl: Expiry | None = None
+    ) -> Any:
+        """Replace the value of a key by what a function makes of it; return that.
+
+        The function gets None if there is no such key. It may be called several times. Without
+        `ttl` the key's deadline stays.
+        """
+
+        def change(transaction: Transaction[V]) -> Any:
+            value = function(transaction.get(name))
+            transaction.queued.set(name, value, ttl=ttl, keep_ttl=ttl is None)
+            return value
+
+        return self.transaction(change, name)
+
+    # --- many keys -------------------------------------------------------------------------------
 
     def scan(self, pattern: str | bytes = "*", count: int = 1000) -> Iterator[Name]:
         """Yield the keys that match a glob pattern, asking for about `count` at a time.
@@ -210,10 +273,13 @@ class Client(_Commands):
         comes as bytes.
         """
         cursor = b"0"
+        pattern = self._name(pattern)
         while True:
-            request = [b"SCAN", cursor, b"MATCH", _encode_name(pattern), b"COUNT", b"%d" % count]
-            cursor, names = self._run(request, lambda reply: reply)
-            yield from map(_decode_name, names)
+            reply = self._run(
+                Command([b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % count], list)
+            )
+            cursor, names = reply
+            yield from (decode_name(name[len(self._prefix) :]) for name in names)
             if cursor == b"0":
                 return
 
@@ -221,83 +287,40 @@ class Client(_Commands):
         """Return the keys that match a glob pattern."""
         return list(self.scan(pattern))
 
-    def pipeline(self) -> Pipeline:
-        """Return a pipeline: commands that are sent together.
+    def delete_matching(self, pattern: str | bytes, count: int = 1000) -> int:
+        """Delete the keys that match a glob pattern, about `count` at a time; return how many."""
+        deleted = 0
+        some: list[Name] = []
+        for name in self.scan(pattern, count):
+            some.append(name)
+            if len(some) >= count:
+                deleted += self.delete(*some)
+                some.clear()
+        return deleted + self.delete(*some)
 
-        with db.pipeline() as pipe:
-            pipe.incr("hits")
-            pipe.get("user:1")
-            hits, user = pipe.execute()
-        """
-        return Pipeline(self)
+
+def _restored(cls: type[Client[Any]], options: dict[str, Any], prefix: bytes) -> Client[Any]:
+    client = cls(**options)
+    client._prefix = prefix
+    return client
 
 
-class Pipeline(_Commands):
-    """Collects commands and sends them together; not one step: other clients may come between.
+@implement
+class Transaction(Commands[V], AtOnce):
+    """What the function of `Client.transaction` works with: one connection."""
 
-    Its methods return None; `execute()` returns all results. Leaving the `with` block executes
-    what has been collected since. For one thread. A pipeline is never sent twice.
-    """
+    def __init__(self, connection: Connection, serializer: Serializer[V], prefix: bytes) -> None:
+        self._connection, self._serializer, self._prefix = connection, serializer, prefix
+        self.queued = Pipeline(self._ask, serializer, prefix, atomic=True)
+        """Collects what is to be carried out in one step, after the function."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._serializer = client._serializer
-        # A request without words needs no server: its result is known.
-        self._collected: list[tuple[list[bytes], Callable[[Any], Any]]] = []
+    def _ask(self, requests: list[list[bytes]], repeatable: bool) -> list[Any]:
+        return self._connection.ask(requests)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.execute()
-
-    def __len__(self) -> int:
-        return len(self._collected)
-
-    def _run(
-        self, request: list[bytes], result: Callable[[Any], Any], *, repeatable: bool = True
-    ) -> None:
-        self._collected.append((request, result))
-
-    def _result(self, result: Any) -> None:
-        self._collected.append(([], lambda reply: result))
-
-    def execute(self, *, return_errors: bool = False) -> list[Any]:
-        """Send what has been collected and return the results in its order.
-
-        If some of it went wrong (the server refused it, a value cannot be read), the rest was
-        carried out all the same; then the first error is raised, with all that came in its
-        `results`, or, with `return_errors`, each stands at its place in the list. What could not
-        be sent stays collected.
-        """
-        if not self._collected:
-            return []
-        collected, self._collected = self._collected, []
-        requests = [request for request, _ in collected if request]
-        try:
-            answers = iter(self._client._ask(requests, repeatable=False) if requests else ())
-        except Error as error:
-            if not error.sent:
-                self._collected = collected + self._collected
-            raise
-        results: list[Any] = []
-        first: Error | None = None
-        for request, result in collected:
-            reply = next(answers) if request else None
-            try:
-                if isinstance(reply, ServerError):
-                    raise reply
-                results.append(result(reply))
-            except Error as error:
-                first = first or error
-                results.append(error)
-        if first is not None and not return_errors:
-            first.results = results
-            raise first
-        return results
+    def _run(self, command: Command[R]) -> R:
+        if not command.request:
+            return command.result(None)
+        (reply,) = self._ask([command.request], False)
+        if isinstance(reply, Error):
+            raise reply
+        return command.result(reply)

@@ -1,23 +1,20 @@
-"""One connection to a server, and the pool that threads share."""
+"""One connection to a server."""
 
 from __future__ import annotations
 
 import os
 import socket
-import threading
+import ssl
 import time
-import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from kvdb.client.errors import Disconnected, ServerError, TimedOut
+from kvdb.client.address import Address
+from kvdb.client.errors import Disconnected, Error, ServerError, TimedOut
 from kvdb.errors import CommandError, ProtocolError
 from kvdb.resp.replies import NEED_DATA, ReplyParser, encode_request
 
 _RECEIVE_BYTES = 64 * 1024
-
-_LOOK_AGAIN = 0.1  # seconds
 
 _CHUNK_BYTES = 64 * 1024
 """Requests sent before their replies are read. More could fill the buffers on both sides, and
@@ -38,15 +35,10 @@ but each signal that arrives meanwhile starts it anew.)"""
 Request = Sequence[bytes]
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where and how to connect."""
+class Place:
+    """The right to have one connection of a pool open. It ends with whoever holds it."""
 
-    host: str
-    port: int
-    timeout: float | None  # seconds for each answer, and for connecting; None: wait for ever
-    password: str | None = None
-    db: int = 0
+    __slots__ = ("__weakref__",)
 
 
 class Connection:
@@ -56,49 +48,66 @@ class Connection:
     must never be taken for the answer to another request.
     """
 
-    def __init__(self, address: Address, place: Place | None = None) -> None:
-        """Connect, log in, choose the database. Raises Disconnected, TimedOut or ServerError."""
+    def __init__(
+        self, address: Address, place: Place | None = None, deadline: float | None = None
+    ) -> None:
+        """Connect, log in, choose the database, by `deadline` (of time.monotonic()).
+
+        Raises Disconnected, TimedOut or ServerError.
+        """
         self._parser = ReplyParser()
         self.closed = False
         self.place = place  # in a pool: it lasts as long as somebody has the connection
         self._timeout = address.timeout
         self.last_used = time.monotonic()
+        self._is_file = _SOCKETS_ARE_FILES and address.tls is None
+        timeout = address.timeout
+        if deadline is not None and timeout is not None:
+            timeout = max(0.001, min(timeout, deadline - time.monotonic()))
         try:
-            self._socket = socket.create_connection((address.host, address.port), address.timeout)
+            self._socket = socket.create_connection((address.host, address.port), timeout)
         except TimeoutError:
-            raise TimedOut(f"{address.host}:{address.port} does not answer") from None
+            raise unsent(TimedOut(f"{address.host}:{address.port} does not answer")) from None
         except OSError as error:
-            raise Disconnected(
-                f"cannot connect to {address.host}:{address.port}: {error}"
-            ) from error
+            text = f"cannot connect to {address.host}:{address.port}: {error}"
+            raise unsent(Disconnected(text)) from error
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._introduce(address)
+            self._begin(address, deadline)
         except BaseException:
             self.close()
             raise
 
-    def _introduce(self, address: Address) -> None:
-        greeting = []
-        if address.password is not None:
-            greeting.append([b"AUTH", address.password.encode()])
-        if address.db:
-            greeting.append([b"SELECT", b"%d" % address.db])
-        for reply in self.ask(greeting):
-            if isinstance(reply, ServerError):
-                raise reply
+    def _begin(self, address: Address, deadline: float | None) -> None:
+        """Agree on TLS if need be, and say who we are."""
+        try:
+            if address.tls is not None:
+                self._socket = address.tls.wrap_socket(self._socket, server_hostname=address.host)
+            self._socket.settimeout(address.timeout)
+            for reply in self.ask(address.greeting(), deadline):
+                if isinstance(reply, ServerError):
+                    raise unsent(reply)
+        except TimeoutError as error:
+            raise unsent(TimedOut(f"{address.host}:{address.port} does not answer")) from error
+        except (ssl.SSLError, ConnectionError) as error:
+            raise unsent(
+                Disconnected(f"cannot connect to {address.host}:{address.port}: {error}")
+            ) from error
 
-    def ask(self, requests: Sequence[Request]) -> list[Any]:
-        """Send the requests and return their replies; a refusal is returned as a ServerError."""
+    def ask(self, requests: Sequence[Request], deadline: float | None = None) -> list[Any]:
+        """Send the requests and return their replies; a refusal is returned as a ServerError.
+
+        All of it has to be there by the deadline (of time.monotonic()); None: at any time.
+        """
         replies: list[Any] = []
         try:
             if len(requests) == 1:  # the usual case; _chunks() would take it 0.5 µs
                 self._send(encode_request(requests[0]))
-                replies = self._read_replies(1)
+                replies = self._read_replies(1, deadline)
             else:
                 for chunk, count in _chunks(requests):
                     self._send(chunk)
-                    replies += self._read_replies(count)
+                    replies += self._read_replies(count, deadline)
         except TimeoutError:
             self.close()
             raise TimedOut("no answer within the timeout") from None
@@ -114,22 +123,25 @@ class Connection:
     def _send(self, data: bytes) -> None:
         """Do what socket.sendall() does, timeout included; faster if there is room for the data."""
         try:
-            sent = os.write(self._socket.fileno(), data) if _SOCKETS_ARE_FILES else 0
+            sent = os.write(self._socket.fileno(), data) if self._is_file else 0
         except BlockingIOError:  # no room at all
             sent = 0
         if sent < len(data):
             self._socket.sendall(memoryview(data)[sent:])
 
-    def _read_replies(self, count: int) -> list[Any]:
+    def _read_replies(self, count: int, deadline: float | None) -> list[Any]:
         """Return the replies to what has just been sent; none of them can be here already."""
         replies: list[Any] = []
-        began = time.monotonic()
         while len(replies) < count:
-            data = self._socket.recv(_RECEIVE_BYTES)
+            # The socket's own timeout is for each receive: a byte a second would keep us for ever.
+            late = deadline is not None and self._keep_to(deadline)
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            finally:
+                if late:
+                    self._socket.settimeout(self._timeout)
             if not data:
                 raise OSError("the server closed it")
-            if self._timeout is not None and time.monotonic() - began > _NOTICED * self._timeout:
-                return self._read_in_time(count, replies, data, began + self._timeout)
             self._parser.receive(data)
             while len(replies) < count and (reply := self._parser.next_reply()) is not NEED_DATA:
                 replies.append(
@@ -137,33 +149,18 @@ class Connection:
                 )
         return replies
 
-    def _read_in_time(
-        self, count: int, replies: list[Any], data: bytes, deadline: float
-    ) -> list[Any]:
-        """As _read_replies(), for an answer that comes slowly: it has to be there by the deadline.
+    def _keep_to(self, deadline: float) -> bool:
+        """Have the socket wait no longer than that, if it is noticeably less than its timeout.
 
-        The socket's own timeout is for each receive: a byte a second would keep us for ever.
+        Tells whether that was so. Raises TimeoutError if it has passed.
         """
-        try:
-            while True:
-                self._parser.receive(data)
-                while len(replies) < count:
-                    reply = self._parser.next_reply()
-                    if reply is NEED_DATA:
-                        break
-                    refused = isinstance(reply, CommandError)
-                    replies.append(ServerError(reply.text) if refused else reply)
-                if len(replies) == count:
-                    return replies
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                self._socket.settimeout(left)
-                data = self._socket.recv(_RECEIVE_BYTES)
-                if not data:
-                    raise OSError("the server closed it")
-        finally:
-            self._socket.settimeout(self._timeout)
+        left = deadline - time.monotonic()
+        if self._timeout is None or left > (1 - _NOTICED) * self._timeout:
+            return False
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        return True
 
     def is_stale(self, trusting: bool) -> bool:
         """Tell whether the server has closed the connection while nobody used it.
@@ -175,9 +172,12 @@ class Connection:
         timeout = self._socket.gettimeout()
         self._socket.setblocking(False)
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
+            if isinstance(self._socket, ssl.SSLSocket):  # it cannot peek; nothing is due
+                self._socket.recv(1)
+            else:
+                self._socket.recv(1, socket.MSG_PEEK)
             return True  # nothing is due: it can only be the end, or bytes out of step
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError:
             return True
@@ -187,6 +187,12 @@ class Connection:
     def close(self) -> None:
         self.closed = True
         self._socket.close()
+
+
+def unsent(error: Error) -> Error:
+    """Say of an error that no request was sent."""
+    error.sent = False
+    return error
 
 
 def _chunks(requests: Sequence[Request]) -> Iterator[tuple[bytes, int]]:
@@ -202,112 +208,3 @@ def _chunks(requests: Sequence[Request]) -> Iterator[tuple[bytes, int]]:
         size += len(encoded)
     if parts:
         yield b"".join(parts), len(parts)
-
-
-class Place:
-    """The right to have one connection of a pool open. It ends with whoever holds it."""
-
-    __slots__ = ("__weakref__",)
-
-
-class Pool:
-    """Connections that threads borrow, at most `size` at a time; a thread waits for a free one.
-
-    `_lock` guards `_idle`, `_places` and `_closed`. Connecting and closing happen outside it.
-
-    An exception may come at any moment (a signal handler raises it, say). So nobody has to give
-    a place back: it is gone with its last reference, whatever happens.
-    """
-
-    def __init__(self, address: Address, size: int) -> None:
-        self.address = address
-        self._size = size
-        self._closed = False
-        self._start_empty()
-
-    def _start_empty(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.RLock()  # taken itself: `with self._changed` takes twice as long
-        self._changed = threading.Condition(self._lock)
-        self._idle: list[Connection] = []  # the most recently used last
-        self._places: weakref.WeakSet[Place] = weakref.WeakSet()  # of borrowed and idle ones
-
-    def take(self, fresh: bool = False, trusting: bool = True) -> Connection:
-        """Lend a connection until give_back(); `fresh`: a new one. Raises as Connection() does.
-
-        Without `trusting` an idle one is looked at, however short a time it was idle.
-
-        Raises TimedOut if none becomes free within the timeout.
-        """
-        if self._process != os.getpid():
-            # We are a forked child. The parent goes on with these sockets: were both to use
-            # them, each would get answers that were meant for the other.
-            for idle in self._idle:
-                idle.close()  # our copies of them
-            self._start_empty()
-        found = self._reserve(fresh)
-        if isinstance(found, Connection):
-            if not found.is_stale(trusting):
-                return found
-            place = found.place
-            found.close()
-            self.drop_idle()  # the server has ended all of them
-            return Connection(self.address, place)
-        return Connection(self.address, found)
-
-    def _reserve(self, fresh: bool) -> Connection | Place:
-        """Return an idle connection, or a place for a new one."""
-        with self._lock:
-            if not self._idle:
-                self._wait_locked()
-            if self._idle and not fresh:
-                return self._idle.pop()
-            if len(self._places) < self._size:
-                place = Place()
-                self._places.add(place)
-                return place
-            discarded = self._idle.pop(0)  # its place goes to the new one
-        discarded.close()
-        assert discarded.place is not None
-        return discarded.place
-
-    def _wait_locked(self) -> None:
-        """Wait until a connection is idle or may be opened."""
-        timeout = self.address.timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not (self._closed or self._idle or len(self._places) < self._size):
-            left = _LOOK_AGAIN if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise TimedOut(f"all {self._size} connections are in use")
-            # A place may go without a word, with the last reference to it.
-            self._changed.wait(min(left, _LOOK_AGAIN))
-        if self._closed:
-            raise Disconnected("the client has been closed")
-
-    def drop_idle(self) -> None:
-        """Close the connections that nobody uses: the server has closed one, so it will be all."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
-    def give_back(self, connection: Connection) -> None:
-        """End a loan. What has been closed meanwhile makes room for a new connection."""
-        with self._lock:
-            if not connection.closed and not self._closed:
-                self._idle.append(connection)
-                self._changed.notify()
-                return
-        connection.close()
-        connection.place = None
-        with self._lock:
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Close what is idle now, and what is borrowed when it comes back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            self._changed.notify_all()
-        for connection in idle:
-            connection.close()

@@ -24,13 +24,17 @@ class ServerError(Error):
         return str(self).partition(" ")[0]
 
 
-class Disconnected(Error):
+class Disconnected(Error, ConnectionError):
     """No connection could be made, or it broke. Whether the request was carried out is unknown."""
 
 
-class TimedOut(Error):
+class TimedOut(Error, TimeoutError):
     """No answer within the timeout. Whether the request was carried out is unknown."""
 
 
 class SerializationError(Error):
     """A value cannot be serialized, or what the server holds is not what the serializer reads."""
+
+
+class Conflict(Error):
+    """Others have changed the keys of a transaction each time that it was tried."""

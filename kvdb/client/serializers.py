@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-import pickle
+import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from kvdb.client.errors import SerializationError
 
+V = TypeVar("V")
 
-class Serializer(NamedTuple):
+_COMPRESSED: Final = b"\x00kvdb-zlib\x00"
+"""Before a value that was compressed."""
+
+
+class Serializer(NamedTuple, Generic[V]):
     """`dump` turns a value into bytes, `load` turns them back; either may raise what it likes."""
 
     name: str
     dump: Callable[[Any], bytes]
-    load: Callable[[bytes], Any]
+    load: Callable[[bytes], V]
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: object) -> bytes:
+        """Return a value as bytes. Raises SerializationError."""
         try:
             return self.dump(value)
         except Exception as error:
@@ -25,19 +31,49 @@ class Serializer(NamedTuple):
                 f"a {type(value).__name__} cannot be stored as {self.name}: {error}"
             ) from error
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes) -> V:
+        """Return what bytes stand for. Raises SerializationError."""
         try:
             return self.load(data)
         except Exception as error:
             raise SerializationError(f"{data[:40]!r} is not {self.name}: {error}") from error
 
+    def compressed(self, above: int = 1000) -> Serializer[V]:
+        """Return a serializer that compresses what takes more than `above` bytes, if that helps.
+
+        It reads what was stored without compression, too; not the other way round.
+        """
+
+        def dump(value: Any) -> bytes:
+            data = self.dump(value)
+            must = data.startswith(_COMPRESSED)
+            if len(data) > above or must:
+                smaller = _COMPRESSED + zlib.compress(data)
+                return smaller if must or len(smaller) < len(data) else data
+            return data
+
+        def load(data: bytes) -> V:
+            if data.startswith(_COMPRESSED):
+                data = zlib.decompress(data[len(_COMPRESSED) :])
+            return self.load(data)
+
+        return Serializer(f"{self.name}, compressed", dump, load)
+
 
 def _as_bytes(value: Any) -> bytes:
     if type(value) is bytes:
         return value
+    if type(value) is int:  # so that it counts with incr()
+        return b"%d" % value
     if not isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError("only bytes")
+        raise TypeError("only bytes, and whole numbers")
     return bytes(value)
+
+
+def _as_text(value: Any) -> bytes:
+    if not isinstance(value, str | int | float):
+        raise TypeError("only text and numbers")
+    return str(value).encode()
 
 
 # json.dumps() makes an encoder for each call, and json.loads() guesses an encoding and looks for
@@ -65,14 +101,11 @@ def _load_json(data: bytes) -> Any:
     return json.loads(data)
 
 
-JSON = Serializer("JSON", _dump_json, _load_json)
+JSON: Final[Serializer[Any]] = Serializer("JSON", _dump_json, _load_json)
 """The default. Counters read back as ints; any program in any language can read the rest."""
 
-TEXT = Serializer("text", lambda value: str(value).encode(), lambda data: data.decode())
+TEXT: Final[Serializer[str]] = Serializer("text", _as_text, lambda data: data.decode())
 """Strings as they are, as telnet and other programs write them. Everything reads back as str."""
 
-BYTES = Serializer("bytes", _as_bytes, lambda data: data)
+BYTES: Final[Serializer[bytes]] = Serializer("bytes", _as_bytes, lambda data: data)
 """Bytes as they are."""
-
-PICKLE = Serializer("pickle", pickle.dumps, pickle.loads)
-"""Any Python object. Reading runs code of whoever wrote it: only if you trust every writer."""
