@@ -721,7 +721,11 @@ class PipelineTroubleTest(unittest.TestCase):
 class InterruptTest(unittest.TestCase):
     """Ctrl-C, or whatever a signal handler raises, may come at any line of the client."""
 
-    FILES = (kvdb.client.client.__file__, client_connection.__file__)
+    FILES = tuple(
+        str(path)
+        for path in Path(kvdb.client.__file__).parent.glob("*.py")
+        if "async" not in path.name
+    )
 
     def setUp(self) -> None:
         self.enterContext(warnings.catch_warnings())
@@ -791,6 +795,20 @@ class InterruptTest(unittest.TestCase):
 
     def test_nor_with_one_that_is_looked_at(self) -> None:
         self.check(lambda client: client.ping(), lambda client: client.incr("counter"))
+
+    def test_nor_within_a_transaction(self) -> None:
+        def change(client: kvdb.Client) -> None:
+            client.transaction(lambda tx: tx.queued.set("other", tx.get("k")), "k")
+
+        self.check(lambda client: client.ping(), change)
+
+    def test_nor_within_a_pipeline(self) -> None:
+        def change(client: kvdb.Client) -> None:
+            with client.pipeline(atomic=True) as pipe:
+                pipe.get("k")
+                pipe.set("other", 1)
+
+        self.check(lambda client: client.ping(), change)
 
     def test_nor_with_one_that_the_server_has_closed(self) -> None:
         def close(client: kvdb.Client) -> None:

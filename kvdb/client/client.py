@@ -311,16 +311,19 @@ class Transaction(Commands[V], AtOnce):
 
     def __init__(self, connection: Connection, serializer: Serializer[V], prefix: bytes) -> None:
         self._connection, self._serializer, self._prefix = connection, serializer, prefix
-        self.queued = Pipeline(self._ask, serializer, prefix, atomic=True)
-        """Collects what is to be carried out in one step, after the function."""
 
-    def _ask(self, requests: list[list[bytes]], repeatable: bool) -> list[Any]:
-        return self._connection.ask(requests)
+        # Not a method: it would refer to us, and only a garbage collection would let the
+        # connection go, were an exception to come at a bad moment.
+        def ask(requests: list[list[bytes]], repeatable: bool) -> list[Any]:
+            return connection.ask(requests)
+
+        self.queued = Pipeline(ask, serializer, prefix, atomic=True)
+        """Collects what is to be carried out in one step, after the function."""
 
     def _run(self, command: Command[R]) -> R:
         if not command.request:
             return command.result(None)
-        (reply,) = self._ask([command.request], False)
+        (reply,) = self._connection.ask([command.request])
         if isinstance(reply, Error):
             raise reply
         return command.result(reply)
