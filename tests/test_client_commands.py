@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import pickle
+import ssl
+import tempfile
 import time
 import unittest
+from pathlib import Path
 from unittest import mock
 
 import kvdb
@@ -13,7 +16,8 @@ from kvdb.client.address import parse_url
 from kvdb.client.command import method
 from kvdb.client.commands import Commands
 from kvdb.unsafe_pickle import PICKLE
-from tests.support import running_server
+from tests.certificates import client_context, write_certificates
+from tests.support import running_server, until
 
 
 class ServedTest(unittest.TestCase):
@@ -305,6 +309,36 @@ class AddressTest(ServedTest):
         with copy:
             self.assertEqual(copy.get("1"), "Ada")
             self.assertIsNot(copy._pool, self.db._pool)
+
+
+class TLSTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        write_certificates(self.folder)
+        self.service = self.enterContext(running_server(tls_cert=self.folder / "server.pem"))
+        self.context = client_context(self.folder)
+
+    def client(self, tls: bool | ssl.SSLContext) -> kvdb.Client:
+        port = self.service.server.port
+        return self.enterContext(kvdb.Client("localhost", port, tls=tls, patience=0))
+
+    def test_calls_go_through_tls(self) -> None:
+        with self.client(self.context) as db:
+            db.set("k", "x" * 300_000)
+            self.assertEqual(db.get("k"), "x" * 300_000)
+            (idle,) = db._pool._idle
+            self.assertFalse(idle.is_stale(trusting=False))
+            self.service.instance.sessions()[0].close()
+            until(lambda: not self.service.instance.sessions())
+            self.assertTrue(idle.is_stale(trusting=False))
+            self.assertEqual(db.incr("n"), 1, "on another connection")
+
+    def test_a_server_that_nobody_vouches_for_is_refused(self) -> None:
+        with (
+            self.assertLogs("kvdb", "WARNING"),
+            self.assertRaisesRegex(kvdb.Disconnected, "certificate verify failed"),
+        ):
+            self.client(True).get("k")
 
 
 class PatienceTest(ServedTest):
