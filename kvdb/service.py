@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import queue
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,19 +59,29 @@ class CannotStart(Exception):
 class Service:
     """A whole server. Started once, stopped once."""
 
-    def __init__(self, config: Config, *, own_process: bool = False, load: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        own_process: bool = False,
+        load: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Take the lock, open the ports, load the data. Raises CannotStart.
 
         Without `load`, start() loads the data, and clients are told so meanwhile.
         With `own_process` the budget is kept by the process as a whole; a server within another
         program cannot know what that one needs, and counts its entries only.
+        `clock` returns Unix seconds; keys expire by it.
         """
         self.config = config
+        self._own_process = own_process
+        self._loop: EventLoop | None = None  # self.loop, as soon as there is one
         # put() may be called by a signal handler, whatever this thread is doing: SimpleQueue
         # is the one queue that allows it. What is put tells whether to save at the end.
         self.stop_requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.stopping = False  # somebody has asked for the end, and it was not refused
-        self.store = Store(config.max_bytes)
+        self.store = Store(config.max_bytes, clock=clock)
         self.governor: Governor | None = None
         self.persistence: Snapshots | Journal | None = None
         self._journal: Journal | None = None  # self.persistence, if it is one
@@ -89,7 +100,7 @@ class Service:
             self.instance = Instance(self.store, config, self.persistence, self.stop_requests.put)
             self.instance.certificates = self._open_certificates()
             self._read_users()
-            self.loop = EventLoop(congested=lambda: self.instance.congested)
+            self.loop = self._loop = EventLoop(congested=lambda: self.instance.congested)
             self.loop.on_long_round = self.instance.overseer.long_round
             self.instance.overseer.on_round_limit = self._limit_rounds
             self.instance.overseer.update()
@@ -108,6 +119,8 @@ class Service:
                 listener.server_close()
             if self._journal:
                 self._journal.stop()
+            if self._loop is not None:
+                self._loop.stop()
             self._release_lock(refused=True)
             raise
         reaper = Reaper(self.store, self.instance.planned_flush)
@@ -130,9 +143,9 @@ class Service:
                 for listener in self._all_listeners():
                     listener.start()
             self.loaded = self._load()
-        # What is loaded stays: no garbage collection has to walk it again.
-        gc.collect()
-        gc.freeze()
+        if self._own_process:  # what is loaded stays: no garbage collection has to walk it again
+            gc.collect()
+            gc.freeze()
         if self._journal:
             self._journal.start()
             self.instance.background.append(self._journal.thread)

@@ -14,10 +14,12 @@ from typing import Any, Final
 from kvdb.client.serializers import Serializer
 
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,20}")
+_MOST: Final = 2**63  # what incr() can count to
 
 
 def _dump(value: Any) -> bytes:
-    return b"%d" % value if type(value) is int else pickle.dumps(value)
+    is_counter = type(value) is int and -_MOST <= value < _MOST
+    return b"%d" % value if is_counter else pickle.dumps(value)
 
 
 def _load(data: bytes) -> Any:

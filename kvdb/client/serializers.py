@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from collections.abc import Callable
@@ -44,20 +45,27 @@ class Serializer(NamedTuple, Generic[V]):
         It reads what was stored without compression, too; not the other way round.
         """
 
-        def dump(value: Any) -> bytes:
-            data = self.dump(value)
-            must = data.startswith(_COMPRESSED)
-            if len(data) > above or must:
-                smaller = _COMPRESSED + zlib.compress(data)
-                return smaller if must or len(smaller) < len(data) else data
-            return data
+        # Not functions of our own: a client travels to another process with its serializer.
+        return Serializer(
+            f"{self.name}, compressed",
+            functools.partial(_dump_compressed, self.dump, above),
+            functools.partial(_load_compressed, self.load),
+        )
 
-        def load(data: bytes) -> V:
-            if data.startswith(_COMPRESSED):
-                data = zlib.decompress(data[len(_COMPRESSED) :])
-            return self.load(data)
 
-        return Serializer(f"{self.name}, compressed", dump, load)
+def _dump_compressed(dump: Callable[[Any], bytes], above: int, value: Any) -> bytes:
+    data = dump(value)
+    must = data.startswith(_COMPRESSED)
+    if len(data) > above or must:
+        smaller = _COMPRESSED + zlib.compress(data)
+        return smaller if must or len(smaller) < len(data) else data
+    return data
+
+
+def _load_compressed(load: Callable[[bytes], V], data: bytes) -> V:
+    if data.startswith(_COMPRESSED):
+        data = zlib.decompress(data[len(_COMPRESSED) :])
+    return load(data)
 
 
 def _as_bytes(value: Any) -> bytes:
@@ -104,8 +112,8 @@ def _load_json(data: bytes) -> Any:
 JSON: Final[Serializer[Any]] = Serializer("JSON", _dump_json, _load_json)
 """The default. Counters read back as ints; any program in any language can read the rest."""
 
-TEXT: Final[Serializer[str]] = Serializer("text", _as_text, lambda data: data.decode())
+TEXT: Final[Serializer[str]] = Serializer("text", _as_text, bytes.decode)
 """Strings as they are, as telnet and other programs write them. Everything reads back as str."""
 
-BYTES: Final[Serializer[bytes]] = Serializer("bytes", _as_bytes, lambda data: data)
+BYTES: Final[Serializer[bytes]] = Serializer("bytes", _as_bytes, bytes)
 """Bytes as they are."""

@@ -1,4 +1,4 @@
-"""Who wants to see every request: the slow log, monitors, the latency monitor, a pause.
+"""Who wants to see every request: the slow log, monitors, the latency monitor, a pause, a test.
 
 As long as nobody does, nothing is measured and no request pays for it: `Session.plain` is asked
 anyway. What the slow log catches by default is another matter: two readings of the clock would
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from kvdb.commands.table import ADMIN, TABLE, Command, Named, Operation, find
@@ -38,6 +39,10 @@ NEVER_QUICK: Final = 10_000
 _CLOSELY: Final = 10.0  # seconds for which each request is timed after a long round
 _PAUSE: Final = 50.0  # seconds for which it is not, after that: a busy server has long rounds
 _INTEREST: Final = 600.0  # seconds for which commands are counted after somebody asked for that
+
+Intervention = Callable[["Session", Operation, Any, Callable[[], Any]], Any]
+"""Called with a session, an operation, the request as its dialect has it, and what carries it out;
+returns and raises what that would, or something else."""
 
 _MAY_REPLICATE: Final = frozenset(("PUBLISH", "SPUBLISH", "EVAL", "EVALSHA"))
 """What a pause of writes holds, too, as in Redis, though it does not say that it writes."""
@@ -62,6 +67,9 @@ class Overseer:
         self.times = CommandTimes()
         self.monitors = Monitors()
         self.pause = Pause(instance.monotonic)
+        self.intervene: Intervention | None = None
+        """Decides what becomes of each request: a test wants some of them to go wrong. Call
+        update() after setting it."""
         self.on_round_limit: Callable[[float | None], None] = lambda seconds: None
         """Called with how long a round of the event loop may take before long_round() is called;
         None: as long as it likes."""
@@ -82,7 +90,8 @@ class Overseer:
             instance.paused = self.pause.is_noted
             instance.overseen = (
                 notes_all or instance.paused or 0 <= threshold < NEVER_QUICK or bool(spike) or close
-            )
+                or self.intervene is not None
+            )  # fmt: skip
             self.on_round_limit(None if threshold < 0 else self._slow)
             for session in self._instance.sessions():
                 session.look_around()
@@ -164,9 +173,14 @@ class Overseer:
         """Have a session carry out a request, and note it down."""
         if self._instance.paused and isinstance(operation, Named):
             self.hold(session, operation, request)
+        intervene = self.intervene
         begin = self._monotonic()
         try:
-            reply = session.carry_out(operation, handler, who, arguments)
+            if intervene is None:
+                reply = session.carry_out(operation, handler, who, arguments)
+            else:
+                carry_out = partial(session.carry_out, operation, handler, who, arguments)
+                reply = intervene(session, operation, request, carry_out)
         except TakesLong:
             raise  # it will come once more
         except BaseException:

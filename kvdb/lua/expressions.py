@@ -8,6 +8,7 @@ from kvdb.lua import syntax
 from kvdb.lua.lexer import NAME, NUMBER, STRING
 from kvdb.lua.names import Names, Scope
 from kvdb.lua.syntax import Block, Expression, FunctionBody
+from kvdb.lua.values import is_true
 
 _PRIORITIES: Final = {
     "or": (1, 1), "and": (2, 2),
@@ -179,6 +180,8 @@ def _negated(line: int, operator: str, operand: Expression) -> Expression:
 
 def _combined(line: int, operator: str, left: Expression, right: Expression) -> Expression:
     if operator in ("and", "or"):
+        if isinstance(left, syntax.Constant) and (operator == "and") == is_true(left.value):
+            return syntax.Parenthesized(line, right)  # as in Lua, errors call it by its name
         return syntax.Logical(line, operator, left, right)
     if operator == "..":
         parts = right.parts if isinstance(right, syntax.Concatenation) else [right]

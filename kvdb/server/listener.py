@@ -111,14 +111,19 @@ class Listener(socketserver.ThreadingTCPServer):
         self.instance.background.append(self._accepting)
 
     def _accept_until_stopped(self) -> None:
-        """Accept connections, whatever goes wrong: memory may be refused for a moment."""
-        while not self.stopping:
+        """Accept connections, whatever goes wrong: memory may be refused for a moment.
+
+        Once at least: stop() waits for serve_forever(), even if it was called before that began.
+        """
+        while True:
             try:
                 self.serve_forever(_STOP_POLL)
             except Exception:
                 with contextlib.suppress(Exception):
                     log.exception("port %d: accepting failed; trying again", self.port)
                 time.sleep(_STOP_POLL)
+            if self.stopping:
+                break
 
     def stop(self, grace: float = 2.0) -> None:
         """Stop accepting, let requests under way be answered, end every connection.
