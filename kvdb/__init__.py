@@ -1,6 +1,7 @@
 """kvdb: a key-value server in Python that needs nothing but the standard library.
 
-`python -m kvdb` serves; `kvdb.Client` talks to it.
+`python -m kvdb` serves; `kvdb.Client` and `kvdb.AsyncClient` talk to it; `kvdb.running()` is a server
+for tests.
 """
 
 from typing import TYPE_CHECKING
@@ -11,17 +12,23 @@ __all__ = [
     "BYTES",
     "JSON",
     "TEXT",
+    "AsyncClient",
     "Client",
     "Conflict",
     "Disconnected",
     "Error",
     "Later",
+    "LockLost",
+    "Message",
     "Pipeline",
     "SerializationError",
     "Serializer",
     "ServerError",
+    "Subscription",
+    "Throttled",
     "TimedOut",
     "Transaction",
+    "running",
 ]
 
 if TYPE_CHECKING:
@@ -29,22 +36,32 @@ if TYPE_CHECKING:
         BYTES,
         JSON,
         TEXT,
+        AsyncClient,
         Client,
         Conflict,
         Disconnected,
         Error,
         Later,
+        LockLost,
+        Message,
         Pipeline,
         SerializationError,
         Serializer,
         ServerError,
+        Subscription,
+        Throttled,
         TimedOut,
         Transaction,
     )
+    from kvdb.testing import running
 else:
 
     def __getattr__(name: str) -> object:
-        # The client is imported when it is first asked for: a server starts without it.
+        # What is imported is imported when it is first asked for: a server starts without it.
+        if name == "running":
+            from kvdb.testing import running
+
+            return running
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import kvdb.client

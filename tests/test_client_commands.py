@@ -149,6 +149,20 @@ class SerializerTest(ServedTest):
                 self.assertEqual((db.get("n"), db.get_int("n")), (read, 7))
                 db.delete("n")
 
+    def test_numbers_of_any_size_come_back(self) -> None:
+        for serializer in (kvdb.JSON, PICKLE):
+            db = self.client(serializer=serializer)
+            for number in (2**63 - 1, -(2**63), 2**63, 10**30, -(10**30), 0, True, 1.5):
+                db.set("n", number)
+                self.assertEqual((db.get("n"), type(db.get("n"))), (number, type(number)))
+
+    def test_a_client_travels_with_each_serializer(self) -> None:
+        for serializer in (kvdb.JSON, kvdb.TEXT, kvdb.BYTES, PICKLE, kvdb.TEXT.compressed(50)):
+            with pickle.loads(pickle.dumps(self.client(serializer=serializer))) as copy:
+                value = b"x" * 100 if serializer is kvdb.BYTES else "x" * 100
+                copy.set("k", value)
+                self.assertEqual(copy.get("k"), value, serializer.name)
+
     def test_long_values_are_compressed_if_that_helps(self) -> None:
         db, plain = (
             self.client(serializer=kvdb.TEXT.compressed(above=100)),
@@ -267,6 +281,12 @@ class NamespaceTest(ServedTest):
         self.assertTrue(users.compare_and_delete("1", "Ada"))
         self.assertEqual(users.delete_matching("*"), 1)
         self.assertEqual(self.db.keys(), ["other"])
+
+    def test_a_prefix_is_no_pattern(self) -> None:
+        for prefix in ("a[b]:", "a*?:", "a\\:", "^-a-z:"):
+            names = self.db.namespace(prefix)
+            names.set("k", 1)
+            self.assertEqual(names.keys(), ["k"], prefix)
 
 
 class AddressTest(ServedTest):

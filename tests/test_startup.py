@@ -27,7 +27,9 @@ class StartupTest(unittest.TestCase):
     def test_the_client_is_there_all_the_same(self) -> None:
         self.assertIs(kvdb.Client, kvdb.client.Client)
         self.assertLessEqual(set(kvdb.client.__all__), set(dir(kvdb)))
-        self.assertEqual(kvdb.__all__, kvdb.client.__all__)
+        self.assertEqual(kvdb.__all__, [*kvdb.client.__all__, "running"])
+        for name in kvdb.__all__:
+            self.assertIsNotNone(getattr(kvdb, name), name)
 
     def test_a_name_that_is_not_there_is_an_attribute_error(self) -> None:
         with self.assertRaisesRegex(AttributeError, "module 'kvdb' has no attribute 'Clinet'"):

@@ -1,5 +1,7 @@
 """The bundled client. It shares nothing with the server but the RESP codec."""
 
+from typing import TYPE_CHECKING
+
 from kvdb.client.client import Client, Transaction
 from kvdb.client.command import Later
 from kvdb.client.errors import (
@@ -11,21 +13,41 @@ from kvdb.client.errors import (
     TimedOut,
 )
 from kvdb.client.pipeline import Pipeline
+from kvdb.client.recipes.errors import LockLost, Throttled
 from kvdb.client.serializers import BYTES, JSON, TEXT, Serializer
+from kvdb.client.subscription import Message, Subscription
 
 __all__ = [
     "BYTES",
     "JSON",
     "TEXT",
+    "AsyncClient",
     "Client",
     "Conflict",
     "Disconnected",
     "Error",
     "Later",
+    "LockLost",
+    "Message",
     "Pipeline",
     "SerializationError",
     "Serializer",
     "ServerError",
+    "Subscription",
+    "Throttled",
     "TimedOut",
     "Transaction",
 ]
+
+if TYPE_CHECKING:
+    from kvdb.client.async_client import AsyncClient
+else:
+
+    def __getattr__(name: str) -> object:
+        # Only who uses it imports asyncio: that takes as long as everything else of the client.
+        if name != "AsyncClient":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from kvdb.client.async_client import AsyncClient
+
+        globals()[name] = AsyncClient
+        return AsyncClient

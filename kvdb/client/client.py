@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
+import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
 from kvdb.client.address import DEFAULT_PORT, Address, parse_url
 from kvdb.client.command import AtOnce, Command, implement
-from kvdb.client.commands import Commands, Name, Word, decode_name
+from kvdb.client.commands import Commands, Name, Word, decode_name, encode_name
 from kvdb.client.connection import Connection
 from kvdb.client.errors import Conflict, Disconnected, Error, ServerError
+from kvdb.client.near_cache import NO_STATS
+from kvdb.client.near_reader import NearReader, answered_nearby
 from kvdb.client.pipeline import Pipeline, is_carried_out
 from kvdb.client.pool import Pool
+from kvdb.client.recipes.mixin import Recipes
 from kvdb.client.serializers import JSON, Serializer, V
+from kvdb.client.subscription import Subscription
 from kvdb.client.times import Expiry
 
 R = TypeVar("R")
@@ -25,9 +30,12 @@ R = TypeVar("R")
 _FIRST_PAUSE: Final = 0.01  # seconds between two tries; each is up to twice as long as the last
 _LONGEST_PAUSE: Final = 0.25
 
+_SPECIAL: Final = re.compile(rb"[\\*?\[\]^-]")  # in a glob pattern
 
+
+@answered_nearby
 @implement
-class Client(Commands[V], AtOnce):
+class Client(Recipes, Commands[V], AtOnce):
     """A thread-safe client with a small pool of connections; also a context manager.
 
         db = kvdb.Client("127.0.0.1", 4242)
@@ -53,14 +61,14 @@ class Client(Commands[V], AtOnce):
         self: Client[Any], host: str = ..., port: int = ..., *, db: int = ...,
         user: str | None = ..., password: str | None = ..., name: str | None = ...,
         timeout: float | None = ..., patience: float = ..., max_connections: int = ...,
-        tls: bool | ssl.SSLContext = ...,
+        tls: bool | ssl.SSLContext = ..., near_cache: int = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, host: str = ..., port: int = ..., *, db: int = ..., user: str | None = ...,
         password: str | None = ..., name: str | None = ..., timeout: float | None = ...,
         patience: float = ..., max_connections: int = ..., tls: bool | ssl.SSLContext = ...,
-        serializer: Serializer[V],
+        near_cache: int = ..., serializer: Serializer[V],
     ) -> None: ...  # fmt: skip
     def __init__(
         self,
@@ -75,25 +83,28 @@ class Client(Commands[V], AtOnce):
         patience: float = 1.0,
         max_connections: int = 10,
         tls: bool | ssl.SSLContext = False,
+        near_cache: int = 0,
         serializer: Serializer[Any] = JSON,
     ) -> None:
         """Remember where to connect; the first call does it.
 
         `timeout`: seconds for a call as a whole, connecting and waiting for a connection included;
         None waits for ever. `name` is what CLIENT LIST shows. `tls`: True, or a context.
+        `near_cache`: how many values that get(), mget() and get_many() have read stay here, for
+        further reads, until they change. (Those of one mget() may then be of different moments.)
         """
         self._options: dict[str, Any] = {
             "host": host, "port": port, "db": db, "user": user, "password": password, "name": name,
             "timeout": timeout, "patience": patience, "max_connections": max_connections,
-            "tls": tls, "serializer": serializer,
+            "tls": tls, "near_cache": near_cache, "serializer": serializer,
         }  # fmt: skip
         context = ssl.create_default_context() if tls is True else tls or None
         self._patience = patience
         self._timeout = timeout
         self._serializer = serializer
-        self._pool = Pool(
-            Address(host, port, timeout, password, db, user, name, context), max_connections
-        )
+        address = Address(host, port, timeout, password, db, user, name, context)
+        self._pool = Pool(address, max_connections)
+        self._near = NearReader(address, near_cache, serializer) if near_cache else None
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -121,6 +132,8 @@ class Client(Commands[V], AtOnce):
     def close(self) -> None:
         """Close all connections; the client is not to be used any more."""
         self._pool.close()
+        if self._near is not None:
+            self._near.close()
 
     def namespace(self, prefix: str | bytes) -> Self:
         """Return a client whose keys all begin with this. It shares the connections."""
@@ -142,6 +155,13 @@ class Client(Commands[V], AtOnce):
 
     def _ask(self, requests: list[list[bytes]], repeatable: bool) -> list[Any]:
         """Return the replies; a refusal is one of them."""
+        try:
+            return self._ask_server(requests, repeatable)
+        finally:
+            if self._near is not None:
+                self._near.cache.drop_named(requests)
+
+    def _ask_server(self, requests: list[list[bytes]], repeatable: bool) -> list[Any]:
         began = time.monotonic()
         deadline = None if self._timeout is None else began + self._timeout
         try:
@@ -204,6 +224,24 @@ class Client(Commands[V], AtOnce):
         """Carry out any command, by its words; return its reply as it is: as `command`."""
         return self.command(*words)
 
+    def subscribe(
+        self, *channels: Name, patterns: Iterable[Name] = (), patience: float | None = None,
+        ping_interval: float = 30.0,
+    ) -> Subscription[V]:  # fmt: skip
+        """Return a subscription to channels, and to those that match glob patterns.
+
+        Its own connection is made anew when it breaks: for ever, or until there was none for
+        `patience` seconds. After `ping_interval` seconds of silence the server is asked for a sign.
+        """
+        return Subscription(
+            self._pool.address, self._serializer, self._prefix, channels, patterns,
+            first_patience=self._patience, patience=patience, ping_interval=ping_interval,
+        )  # fmt: skip
+
+    def stats(self) -> dict[str, int]:
+        """Return what the near cache has counted: hits, misses, invalidations, and its size."""
+        return NO_STATS.copy() if self._near is None else self._near.cache.stats()
+
     # --- several commands ------------------------------------------------------------------------
 
     def pipeline(self, *, atomic: bool = False) -> Pipeline[V]:
@@ -237,7 +275,7 @@ class Client(Commands[V], AtOnce):
         """
         for _ in range(tries):
             with self._lent() as connection:
-                transaction = Transaction(connection, self._serializer, self._prefix)
+                transaction = Transaction(connection, self._serializer, self._prefix, self._near)
                 if watch:
                     transaction.command("WATCH", *map(self._name, watch))
                 result = function(transaction)
@@ -273,7 +311,7 @@ class Client(Commands[V], AtOnce):
         comes as bytes.
         """
         cursor = b"0"
-        pattern = self._name(pattern)
+        pattern = _SPECIAL.sub(rb"\\\g<0>", self._prefix) + encode_name(pattern)
         while True:
             reply = self._run(
                 Command([b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % count], list)
@@ -309,21 +347,32 @@ def _restored(cls: type[Client[Any]], options: dict[str, Any], prefix: bytes) ->
 class Transaction(Commands[V], AtOnce):
     """What the function of `Client.transaction` works with: one connection."""
 
-    def __init__(self, connection: Connection, serializer: Serializer[V], prefix: bytes) -> None:
-        self._connection, self._serializer, self._prefix = connection, serializer, prefix
+    def __init__(
+        self,
+        connection: Connection,
+        serializer: Serializer[V],
+        prefix: bytes,
+        near: NearReader | None = None,
+    ) -> None:
+        self._serializer, self._prefix = serializer, prefix
 
         # Not a method: it would refer to us, and only a garbage collection would let the
         # connection go, were an exception to come at a bad moment.
         def ask(requests: list[list[bytes]], repeatable: bool) -> list[Any]:
-            return connection.ask(requests)
+            try:
+                return connection.ask(requests)
+            finally:
+                if near is not None:
+                    near.cache.drop_named(requests)
 
+        self._ask = ask
         self.queued = Pipeline(ask, serializer, prefix, atomic=True)
         """Collects what is to be carried out in one step, after the function."""
 
     def _run(self, command: Command[R]) -> R:
         if not command.request:
             return command.result(None)
-        (reply,) = self._connection.ask([command.request])
+        (reply,) = self._ask([command.request], False)
         if isinstance(reply, Error):
             raise reply
         return command.result(reply)

@@ -73,7 +73,7 @@ class Instance:
         self.accesses_noted_since: float | None = None  # Unix seconds: see memcached_marks
         self.hub = Hub()
         self.notifications = Notifications(store, self.hub)
-        self.tracking = Tracking(store, self.session)
+        self.tracking: Tracking = Tracking(store, self.session)
         self.governor: Governor | None = None  # in a whole server
         self.certificates: Certificates | None = None  # with them, every port speaks TLS
         self.accounts = Accounts(lambda: self.config.max_client_bytes, monotonic)

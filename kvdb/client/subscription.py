@@ -1,0 +1,358 @@
+"""Subscriptions: messages of channels, over a connection that is made anew when it breaks."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+
+from kvdb.client.address import Address
+from kvdb.client.commands import Name, decode_name, encode_name
+from kvdb.client.errors import Disconnected, Error, ServerError, TimedOut
+from kvdb.client.push_connection import SILENCE, PushConnection
+from kvdb.client.serializers import Serializer, V
+
+R = TypeVar("R")
+
+_FIRST_PAUSE: Final = 0.02  # seconds between two tries to connect; each is twice as long, up to
+_LONGEST_PAUSE: Final = 2.0
+
+_FINAL_REFUSALS: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
+"""Codes of refusals that another try does not change. (LOADING and too many clients pass.)"""
+
+
+class Message(NamedTuple, Generic[V]):
+    """What was published."""
+
+    channel: Name
+    value: V
+    pattern: Name | None = None
+    """The pattern that the channel matches; None if it was subscribed to by its name."""
+    after_gap: bool = False
+    """True for the first message after a broken connection: some before it may be missing."""
+
+
+class _Received(NamedTuple):
+    """A message as it came."""
+
+    channel: bytes
+    data: bytes
+    pattern: bytes | None
+    after_gap: bool
+
+
+class _Topic(NamedTuple):
+    """What can be subscribed to."""
+
+    word: bytes  # SUBSCRIBE or PSUBSCRIBE
+    name: bytes
+
+
+def _requests(topics: Iterable[_Topic], prefix: bytes = b"") -> list[list[bytes]]:
+    """Return a request for each; `prefix`: UN to unsubscribe."""
+    return [[topic.word.replace(b"SUB", prefix + b"SUB"), topic.name] for topic in topics]
+
+
+class Subscription(Generic[V]):
+    """Messages of channels: an iterator, and a context manager. `Client.subscribe` makes it.
+
+        with db.subscribe("news") as subscription:
+            for message in subscription:
+                print(message.channel, message.value)
+
+    For any number of threads; a message goes to one of them. Not for both sides of a fork. When
+    the connection breaks, it connects and subscribes again, with growing pauses. All of this
+    happens in the threads that wait for a message, or within subscribe() and unsubscribe().
+
+    Raises:
+        SerializationError  a message cannot be read; the next call goes on behind it
+        Disconnected        there was no connection for `patience` seconds; the next call tries again
+        ServerError         the server refuses the subscription
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        serializer: Serializer[V],
+        prefix: bytes = b"",
+        channels: Iterable[Name] = (),
+        patterns: Iterable[Name] = (),
+        *,
+        first_patience: float = 1.0,
+        patience: float | None = None,
+        ping_interval: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Connect and subscribe. Raises Disconnected, TimedOut or ServerError.
+
+        `first_patience`, `patience`: seconds to try to connect, at first and after a break; None:
+        for ever. `ping_interval`: seconds of silence after which the server is asked for a sign.
+        """
+        self._silence = SILENCE if address.timeout is None else address.timeout
+        self._address = address.at(self._silence)
+        self._serializer, self._prefix = serializer, prefix
+        self._pattern_prefix = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix)  # it stands for itself
+        self._ping_interval, self._clock = ping_interval, clock
+        self._patience = first_patience if patience is None else patience
+        self.reconnects = 0
+        """How often a connection broke and was made again."""
+        # `_changed` guards what follows. Re-entrant: a signal handler may close the subscription.
+        self._changed = threading.Condition(threading.RLock())
+        self._wanted: set[_Topic] = set()
+        self._confirmed: set[_Topic] = set()  # on the present connection
+        self._messages: deque[_Received] = deque()
+        self._refusal: ServerError | None = None
+        self._asking = 0  # threads within subscribe(): a refusal is for them
+        self._is_receiving = False  # some thread is: the others wait for what it finds
+        self._connection: PushConnection | None = None
+        self._closed = threading.Event()
+        # These are the receiving thread's.
+        self._gap = self._undecoded_gap = False  # the next message is the first after a break
+        self._heard = 0.0  # when something came last
+        self._pinged: float | None = None  # when it was asked for a sign that is still missing
+        self._lose(None)
+        try:
+            self._wanted |= self._topics(channels, patterns)
+            while self._connection is None:
+                self._connect(left=None)
+            self.reconnects, self._gap, self._patience = 0, False, patience
+            self._confirm(lambda: self._wanted <= self._confirmed)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message[V]:
+        message = self.get()
+        if message is None:
+            raise StopIteration
+        return message
+
+    def get(self, timeout: float | None = None) -> Message[V] | None:
+        """Return the next message; None if none comes within `timeout` seconds, or once closed.
+
+        None waits for ever. An attempt to connect is not cut short by it.
+        """
+        deadline = None if timeout is None else self._clock() + timeout
+        received = self._wait(self._next_received, deadline)
+        if received is None:
+            return None
+        self._undecoded_gap |= received.after_gap
+        value = self._serializer.decode(received.data)
+        after_gap, self._undecoded_gap = self._undecoded_gap, False
+        channel = decode_name(received.channel[len(self._prefix) :])
+        pattern = received.pattern and decode_name(received.pattern[len(self._pattern_prefix) :])
+        return Message(channel, value, pattern, after_gap)
+
+    def subscribe(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
+        """Subscribe to more; once this returns, what is published there comes.
+
+        Raises ServerError if the server refuses, TimedOut if it does not answer in time (then it
+        is subscribed to when it can be).
+        """
+        topics = self._topics(channels, patterns)
+        with self._changed:
+            self._asking += 1
+            self._wanted |= topics
+            self._send(_requests(topics))
+        try:
+            self._confirm(lambda: topics <= self._confirmed)
+        except ServerError:
+            with self._changed:
+                self._wanted -= topics - self._confirmed
+            raise
+        finally:
+            with self._changed:
+                self._asking -= 1
+
+    def unsubscribe(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
+        """End the subscription to these; without any, to all. What came before is still returned."""
+        topics = self._topics(channels, patterns)
+        with self._changed:
+            topics = topics or self._wanted.copy()
+            self._wanted -= topics
+            self._send(_requests(topics, b"UN"))
+        self._confirm(lambda: not topics & self._confirmed)
+
+    def close(self) -> None:
+        """End it: threads that wait for a message get None, their iterators end."""
+        with self._changed:
+            self._closed.set()
+            self._messages.clear()
+            connection = self._connection
+            if connection is not None:
+                connection.wake()
+                if not self._is_receiving:  # otherwise the thread that receives closes it
+                    connection.close()
+            self._changed.notify_all()
+
+    # --- topics ------------------------------------------------------------------------------
+
+    def _topics(self, channels: Iterable[Name], patterns: Iterable[Name]) -> set[_Topic]:
+        topics = {_Topic(b"SUBSCRIBE", self._prefix + encode_name(name)) for name in channels}
+        return topics | {
+            _Topic(b"PSUBSCRIBE", self._pattern_prefix + encode_name(name)) for name in patterns
+        }
+
+    def _send(self, requests: list[list[bytes]]) -> None:
+        """Send requests if there is a connection. Under the lock: their order is that of `_wanted`."""
+        if self._connection is not None and requests:
+            with suppress(Disconnected):  # the thread that receives notices it, and subscribes
+                self._connection.send(requests)
+
+    def _confirm(self, is_done: Callable[[], bool]) -> None:
+        """Wait until the server has done what was asked. Raises TimedOut or ServerError."""
+
+        def done() -> bool | ServerError | None:
+            refusal, self._refusal = self._refusal, None
+            return refusal or is_done() or None
+
+        outcome = self._wait(done, self._clock() + self._silence)
+        if isinstance(outcome, ServerError):
+            raise outcome
+        if not outcome and not self._closed.is_set():
+            raise TimedOut("the server has not confirmed the subscription within the timeout")
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    def _wait(self, find: Callable[[], R | None], deadline: float | None) -> R | None:
+        """Return what `find` finds, once it is not None; None after the deadline or once closed.
+
+        Until then this thread receives, or waits for what the one that receives already finds.
+        """
+        has_tried = False
+        while True:
+            with self._changed:
+                found = None if self._closed.is_set() else find()
+                if found is not None or self._closed.is_set():
+                    return found
+                left = None if deadline is None else max(0, deadline - self._clock())
+                if left == 0 and has_tried:
+                    return None
+                has_tried = True
+                if self._is_receiving:
+                    self._changed.wait(left)
+                    continue
+                self._is_receiving = True
+            try:
+                self._receive(left)
+            finally:
+                with self._changed:
+                    self._is_receiving = False
+                    if self._closed.is_set() and self._connection is not None:
+                        self._connection.close()
+                    self._changed.notify_all()
+
+    def _next_received(self) -> _Received | None:
+        if self._refusal is not None and not self._asking:
+            refusal, self._refusal = self._refusal, None
+            raise refusal
+        return self._messages.popleft() if self._messages else None
+
+    def _receive(self, left: float | None) -> None:
+        """Take what comes within so many seconds, or do what is due: connect, ask for a sign."""
+        connection = self._connection
+        if connection is None:
+            self._connect(left)
+            return
+        due = self._heard + self._ping_interval
+        if self._pinged is not None:
+            due = self._pinged + self._silence
+        seconds = max(0, due - self._clock())
+        try:
+            replies = connection.receive(seconds if left is None else min(left, seconds))
+            now = self._clock()
+            if replies:
+                self._heard, self._pinged = now, None
+                with self._changed:
+                    for reply in replies:
+                        self._take(reply)
+            elif now >= due:
+                if self._pinged is not None:
+                    raise Disconnected("the server has not answered a PING")
+                self._pinged = now
+                connection.send([[b"PING"]])
+        except Disconnected:
+            self._lose(connection)
+
+    def _take(self, reply: Any) -> None:
+        """Take in one thing that the server has sent."""
+        match reply:
+            case ServerError():
+                self._refusal = reply
+            case [b"message", channel, data]:
+                self._messages.append(_Received(channel, data, None, self._gap))
+                self._gap = False
+            case [b"pmessage", pattern, channel, data]:
+                self._messages.append(_Received(channel, data, pattern, self._gap))
+                self._gap = False
+            case [b"subscribe" | b"psubscribe" as word, name, _]:
+                self._confirmed.add(_Topic(word.upper(), name))
+            case [b"unsubscribe" | b"punsubscribe" as word, name, _]:
+                self._confirmed.discard(_Topic(word.upper().replace(b"UN", b""), name))
+
+    # --- connecting --------------------------------------------------------------------------
+
+    def _lose(self, connection: PushConnection | None) -> None:
+        """Have no connection any more."""
+        with self._changed:
+            self._connection = None
+            self._confirmed.clear()
+        if connection is not None:
+            connection.close()
+        self._lost_at = self._next_try = self._clock()
+        self._pause = _FIRST_PAUSE
+
+    def _connect(self, left: float | None) -> None:
+        """Try to connect, or wait until it is time to: so many seconds at most."""
+        pause = self._next_try - self._clock()
+        if pause > 0:
+            self._closed.wait(pause if left is None else min(left, pause))
+            return
+        with self._changed:
+            asked = self._wanted.copy()
+        try:
+            connection = PushConnection(self._address)
+            self._greet(connection, asked)
+        except Error as error:
+            self._try_later(error)
+            return
+        with self._changed:
+            self._connection = connection
+            self._send(_requests(self._wanted - asked))
+            self._send(_requests(asked - self._wanted, b"UN"))
+
+    def _greet(self, connection: PushConnection, topics: set[_Topic]) -> None:
+        replies = connection.ask(_requests(topics)) if topics else []
+        if refusals := [reply for reply in replies if isinstance(reply, ServerError)]:
+            connection.close()
+            raise refusals[0]
+        self.reconnects += 1
+        self._gap = True
+        self._heard, self._pinged = self._clock(), None
+        with self._changed:
+            for reply in replies:
+                self._take(reply)
+
+    def _try_later(self, error: Error) -> None:
+        """Say when to try again, or raise the error."""
+        now = self._clock()
+        is_final = isinstance(error, ServerError) and error.code in _FINAL_REFUSALS
+        if is_final or (self._patience is not None and now >= self._lost_at + self._patience):
+            self._lost_at = now
+            raise error
+        self._next_try = now + random.uniform(0.5, 1.0) * self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
