@@ -680,7 +680,7 @@ class PipelineTroubleTest(unittest.TestCase):
         service = self.enterContext(running_server())
         address = Address("127.0.0.1", service.server.port, 10)
         nowhere = Address("127.0.0.1", silent_port(), 10)
-        with kvdb.Client(port=nowhere.port) as client:
+        with kvdb.Client(port=nowhere.port, patience=0) as client:
             pipe = client.pipeline()
             pipe.incr("n")
             pipe.incr("n", 10)

@@ -19,6 +19,7 @@ from unittest import mock
 from kvdb import errors
 from kvdb.config import Config
 from kvdb.persistence import LoadingInterrupted, Progress
+from kvdb.persistence.journal import Journal
 from kvdb.persistence.snapshot import Snapshots
 from kvdb.persistence.snapshot_loading import load_snapshot
 from kvdb.service import CannotStart, Service
@@ -390,7 +391,15 @@ class JournalListensFirstTest(LoadingCase):
             """In the moment between the loading and the start of the journal."""
             replies.append(Conversation(service.instance).error("SET", "early", "v"))
 
-        with mock.patch("kvdb.service.gc.collect", write):
+        journal = service.persistence
+        assert isinstance(journal, Journal)
+        start = journal.start
+
+        def write_and_start() -> None:
+            write()
+            start()
+
+        with mock.patch.object(journal, "start", write_and_start):
             service.start()
         self.addCleanup(service.stop)
         self.assertEqual(replies, [errors.LOADING])

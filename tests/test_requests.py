@@ -262,7 +262,7 @@ class SameRequestsTest(unittest.TestCase):
 
     def test_any_stream_gives_the_same_requests_however_it_arrives(self) -> None:
         generator = random.Random(1)
-        for _ in range(200):
+        for _ in range(120):
             for pieces in ways_to_arrive(any_stream(generator), generator):
                 self.assert_same(pieces, generator.choice((NO_RUNS, RUNS)))
 
@@ -340,7 +340,7 @@ class SameRequestsTest(unittest.TestCase):
         generator = random.Random(4)
         strangers, others = RequestLimits.before_authentication(), RequestLimits()
         small = RequestLimits(max_value=5)
-        for _ in range(200):
+        for _ in range(120):
             data = any_stream(generator)
             places = sorted(generator.sample(range(1, 60), 6))
             changes = dict(
@@ -351,7 +351,7 @@ class SameRequestsTest(unittest.TestCase):
 
     def test_what_follows_each_request_is_left_in_the_buffer(self) -> None:
         generator = random.Random(5)
-        for number in range(150):
+        for number in range(100):
             data = any_stream(generator) + (GET * 3500 if number == 0 else b"")
             exact = Reader(ExactParser, give_back=True)
             exact.receive(data)
@@ -530,7 +530,7 @@ class RunsTest(unittest.TestCase):
 
     def test_requests_may_be_answered_together_at_one_time_and_not_at_another(self) -> None:
         generator = random.Random(6)
-        for _ in range(100):
+        for _ in range(60):
             data = any_stream(generator)
             exact = Reader(ExactParser)
             exact.receive(data)

@@ -595,9 +595,9 @@ class TroubleTest(unittest.TestCase):
                 with (
                     self.subTest(place),
                     mock.patch.object(service.server, place, fail),
-                    self.assertLogs("kvdb", logging.ERROR),
+                    self.assertLogs("kvdb", logging.ERROR) as logged,
                 ):
-                    until(lambda: self.is_served(service))
+                    until(lambda: self.is_served(service) and bool(logged.output))
             self.assertEqual(service.instance.dead_threads(), [])
 
     def is_served(self, service: Service) -> bool:

@@ -16,8 +16,8 @@ from kvdb.errors import CommandError, ProtocolError
 from kvdb.resp.replies import NEED_DATA, ReplyParser, encode_request
 
 _RECEIVE_BYTES: Final = 64 * 1024
-"""The buffer of a connection. asyncio would set 256 KiB aside for each time that it receives, which
-the system zeroes; a buffer that is kept makes 10 % more calls per second."""
+"""The size of a connection's buffer, which is kept. With `data_received()` asyncio would set 256 KiB
+aside each time: then a call made alone takes up to 31 microseconds of CPU time, instead of 15."""
 
 _WRITE_BYTES: Final = 64 * 1024
 """Requests handed to the transport before it is asked whether its buffer is full."""

@@ -166,7 +166,7 @@ class Client(Recipes, Commands[V], AtOnce):
         deadline = None if self._timeout is None else began + self._timeout
         try:
             replies = self._ask_once(requests, deadline, trusting=repeatable)
-            if type(replies[0]) is not ServerError or replies[0].code != "LOADING":
+            if not _are_loading(replies):
                 return replies
         except Disconnected as error:
             if error.sent and not repeatable:
@@ -181,8 +181,7 @@ class Client(Recipes, Commands[V], AtOnce):
         while True:
             try:
                 replies = self._ask_once(requests, deadline, fresh=True)
-                is_loading = type(replies[0]) is ServerError and replies[0].code == "LOADING"
-                if not is_loading or time.monotonic() >= until:
+                if not _are_loading(replies) or time.monotonic() >= until:
                     return replies
             except Disconnected as error:
                 may_not = error.sent and not repeatable
@@ -335,6 +334,11 @@ class Client(Recipes, Commands[V], AtOnce):
                 deleted += self.delete(*some)
                 some.clear()
         return deleted + self.delete(*some)
+
+
+def _are_loading(replies: list[Any]) -> bool:
+    """Tell whether nothing was carried out, because the server is reading its data."""
+    return all(type(reply) is ServerError and reply.code == "LOADING" for reply in replies)
 
 
 def _restored(cls: type[Client[Any]], options: dict[str, Any], prefix: bytes) -> Client[Any]:
