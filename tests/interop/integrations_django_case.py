@@ -34,13 +34,14 @@ class DjangoCase(IntegrationCase):
 
         super().setUp()
         if not settings.configured:
-            settings.configure(USE_TZ=True, ALLOWED_HOSTS=["testserver"])
+            settings.configure()
         from django.core.cache import caches
         from django.test.utils import override_settings
 
         from kvdb.integrations import django
 
-        self.enterContext(override_settings(CACHES=self.settings()))
+        chosen = {"CACHES": self.settings(), "USE_TZ": True, "ALLOWED_HOSTS": ["testserver"]}
+        self.enterContext(override_settings(**chosen))
         self.addCleanup(_close_clients, django)
         self.caches = caches
         self.cache: Any = caches["default"]
