@@ -21,12 +21,19 @@ from tests.support import running_server, until
 
 
 class ServedTest(unittest.TestCase):
+    """`self.db` is a client of an empty server; the interoperability suites have another one."""
+
     def setUp(self) -> None:
+        self.port = self.serve()
+        self.db = self.enterContext(kvdb.Client(port=self.port))
+
+    def serve(self) -> int:
+        """Run a server; return its port."""
         self.service = self.enterContext(running_server())
-        self.db = self.enterContext(kvdb.Client(port=self.service.server.port))
+        return self.service.server.port
 
     def client(self, **options: object) -> kvdb.Client:
-        return self.enterContext(kvdb.Client(port=self.service.server.port, **options))  # type: ignore[call-overload, no-any-return]
+        return self.enterContext(kvdb.Client(port=self.port, **options))  # type: ignore[call-overload, no-any-return]
 
 
 class CommandTest(ServedTest):
@@ -233,7 +240,12 @@ class TransactionTest(ServedTest):
             self.db.transaction(fail, "k")
         self.assertIsNone(self.db.get("k"))
         self.assertIsNone(self.db.transaction(lambda tx: tx.get("k"), "k"))
-        self.assertEqual(self.service.store._versions._watchers, {})
+
+    def test_nothing_is_watched_after_a_transaction(self) -> None:
+        with running_server() as service, kvdb.Client(port=service.server.port) as db:
+            db.transaction(lambda tx: tx.get("k"), "k")
+            db.transaction(lambda tx: tx.queued.set("k", 1), "k")
+            self.assertEqual(service.store._versions._watchers, {})
 
     def test_an_atomic_pipeline_is_one_step_or_nothing(self) -> None:
         with self.db.pipeline(atomic=True) as pipe:
