@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
-import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from kvdb.client.address import DEFAULT_PORT, Address, parse_url
 from kvdb.client.async_pipeline import AsyncPipeline, AsyncTransaction, is_carried_out
 from kvdb.client.async_pool import FIRST_PAUSE, LONGEST_PAUSE, AsyncPool, LoopConnections
 from kvdb.client.command import Awaited, Command, implement
-from kvdb.client.commands import Commands, Name, Word, decode_name, encode_name
+from kvdb.client.commands import Commands, Name, Word, decode_name, glob_of
 from kvdb.client.errors import Conflict, Disconnected, ServerError
+from kvdb.client.pauses import Pauses
 from kvdb.client.recipes.mixin import AsyncRecipes
 from kvdb.client.serializers import JSON, Serializer, V
 from kvdb.client.times import Expiry
 from kvdb.resp.replies import encode_request
 
 R = TypeVar("R")
-
-_SPECIAL: Final = re.compile(rb"[\\*?\[\]^-]")  # in a glob pattern
 
 
 @implement
@@ -189,7 +186,7 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
     ) -> Any:
         """Try again until that moment: the server may be about to start."""
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 reply = await connections.shared(repeatable).ask(data, deadline, count)
@@ -199,8 +196,7 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
                 may_not = error.sent and not repeatable
                 if may_not or connections.closed or loop.time() >= until:
                     raise
-            await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # not all at the same moment
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pauses.next())
 
     async def execute(self, *words: Word) -> Any:
         """Carry out any command, by its words; return its reply as it is: as `command`."""
@@ -283,7 +279,7 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
         comes as bytes.
         """
         cursor = b"0"
-        pattern = _SPECIAL.sub(rb"\\\g<0>", self._prefix) + encode_name(pattern)
+        pattern = glob_of(self._prefix, pattern)
         while True:
             cursor, names = await self._run(
                 Command([b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % count], list)

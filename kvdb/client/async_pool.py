@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from math import inf
@@ -13,8 +12,9 @@ from kvdb.client.address import Address
 from kvdb.client.async_connection import AsyncConnection
 from kvdb.client.connection import unsent
 from kvdb.client.errors import Disconnected, TimedOut
+from kvdb.client.pauses import Pauses
 
-FIRST_PAUSE: Final = 0.01  # seconds between two tries; each is up to twice as long as the last
+FIRST_PAUSE: Final = 0.01  # seconds between two tries
 LONGEST_PAUSE: Final = 0.25
 
 
@@ -45,7 +45,7 @@ class LoopConnections:
         self.closed = False
         self._address = address
         self._shared: AsyncConnection | None = None
-        self._pause = FIRST_PAUSE
+        self._pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         self._idle: list[AsyncConnection] = []  # to be lent; the most recently used last
         self._size = max(1, size - 1)  # the shared one counts
         self._places = asyncio.Semaphore(self._size)
@@ -98,11 +98,9 @@ class LoopConnections:
         All calls that try again share the new one, so that they do not besiege the server.
         """
         if last.heard_at > -inf:
-            self._pause = FIRST_PAUSE
+            self._pauses.start_over()
             return 0.0
-        pause = random.uniform(0.5, 1.0) * self._pause  # not all clients at the same moment
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        return last.ended_at + pause - asyncio.get_running_loop().time()
+        return last.ended_at + self._pauses.next() - asyncio.get_running_loop().time()
 
     @asynccontextmanager
     async def lent(self, deadline: float) -> AsyncIterator[AsyncConnection]:

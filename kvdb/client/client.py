@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +11,12 @@ from typing import Any, Final, Self, TypeVar, overload
 
 from kvdb.client.address import DEFAULT_PORT, Address, parse_url
 from kvdb.client.command import AtOnce, Command, implement
-from kvdb.client.commands import Commands, Name, Word, decode_name, encode_name
+from kvdb.client.commands import Commands, Name, Word, decode_name, glob_of
 from kvdb.client.connection import Connection
 from kvdb.client.errors import Conflict, Disconnected, Error, ServerError
 from kvdb.client.near_cache import NO_STATS
 from kvdb.client.near_reader import NearReader, answered_nearby
+from kvdb.client.pauses import Pauses
 from kvdb.client.pipeline import Pipeline, is_carried_out
 from kvdb.client.pool import Pool
 from kvdb.client.recipes.mixin import Recipes
@@ -27,10 +26,8 @@ from kvdb.client.times import Expiry
 
 R = TypeVar("R")
 
-_FIRST_PAUSE: Final = 0.01  # seconds between two tries; each is up to twice as long as the last
+_FIRST_PAUSE: Final = 0.01  # seconds between two tries
 _LONGEST_PAUSE: Final = 0.25
-
-_SPECIAL: Final = re.compile(rb"[\\*?\[\]^-]")  # in a glob pattern
 
 
 @answered_nearby
@@ -177,7 +174,7 @@ class Client(Recipes, Commands[V], AtOnce):
         self, requests: list[list[bytes]], repeatable: bool, deadline: float | None, until: float
     ) -> list[Any]:
         """Try again until that moment: the server may be about to start."""
-        pause = _FIRST_PAUSE
+        pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 replies = self._ask_once(requests, deadline, fresh=True)
@@ -187,8 +184,7 @@ class Client(Recipes, Commands[V], AtOnce):
                 may_not = error.sent and not repeatable
                 if may_not or self._pool.closed or time.monotonic() >= until:
                     raise
-            time.sleep(random.uniform(0.5, 1.0) * pause)  # not all clients at the same moment
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            time.sleep(pauses.next())
 
     def _ask_once(
         self,
@@ -310,7 +306,7 @@ class Client(Recipes, Commands[V], AtOnce):
         comes as bytes.
         """
         cursor = b"0"
-        pattern = _SPECIAL.sub(rb"\\\g<0>", self._prefix) + encode_name(pattern)
+        pattern = glob_of(self._prefix, pattern)
         while True:
             reply = self._run(
                 Command([b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % count], list)

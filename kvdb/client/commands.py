@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal
 
@@ -15,6 +16,8 @@ Name = str | bytes
 
 Word = str | bytes | int | float
 """A word of a request."""
+
+_SPECIAL: Final = re.compile(rb"[\\*?\[\]^-]")  # in a glob pattern
 
 COMPARE_AND_SET: Final = b"""
 if redis.call('get', KEYS[1]) ~= ARGV[1] then return false end
@@ -38,6 +41,11 @@ def decode_name(name: bytes) -> Name:
         return name.decode()
     except UnicodeDecodeError:
         return name
+
+
+def glob_of(prefix: bytes, pattern: Name) -> bytes:
+    """Return a glob pattern behind a prefix that is none."""
+    return _SPECIAL.sub(rb"\\\g<0>", prefix) + encode_name(pattern)
 
 
 def encode_word(word: Word) -> bytes:

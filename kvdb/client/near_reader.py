@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import os
-import random
 import threading
 import time
 import weakref
@@ -28,13 +27,14 @@ from kvdb.client.address import Address
 from kvdb.client.commands import Name
 from kvdb.client.errors import Disconnected, Error, ServerError, TimedOut
 from kvdb.client.near_cache import UNDECODED, Entry, NearCache, Reading, is_immutable, is_news
+from kvdb.client.pauses import Pauses
 from kvdb.client.push_connection import SILENCE, PushConnection
 from kvdb.client.serializers import Serializer
 
 _PING_EVERY: Final = 0.3  # seconds, while the cache is in use
 _MOST_NAMES: Final = 500  # in one request, so that others need not wait for long behind it
 
-_FIRST_PAUSE: Final = 0.02  # seconds between two tries to connect; each is twice as long, up to
+_FIRST_PAUSE: Final = 0.02  # seconds between two tries to connect
 _LONGEST_PAUSE: Final = 2.0
 
 _ABSENT: Final = object()
@@ -71,7 +71,7 @@ class NearReader:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._has_tried = threading.Event()  # to connect
-        self._pause = _FIRST_PAUSE
+        self._pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._heard = self._pinged = 0.0
         self._uses = 0  # at the last ping
 
@@ -159,8 +159,7 @@ class NearReader:
                 self._connect()
             except Error:
                 self._has_tried.set()
-                self._closing.wait(random.uniform(0.5, 1.0) * self._pause)
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._closing.wait(self._pauses.next())
             return
         try:
             self._receive(self._connection)
@@ -173,7 +172,8 @@ class NearReader:
             if isinstance(reply, ServerError):
                 connection.close()
                 raise reply
-        self._heard, self._pause = self._clock(), _FIRST_PAUSE
+        self._heard = self._clock()
+        self._pauses.start_over()
         self._connection = connection
         self._has_tried.set()
 

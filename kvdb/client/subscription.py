@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import threading
 import time
@@ -14,12 +13,13 @@ from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 from kvdb.client.address import Address
 from kvdb.client.commands import Name, decode_name, encode_name
 from kvdb.client.errors import Disconnected, Error, ServerError, TimedOut
+from kvdb.client.pauses import Pauses
 from kvdb.client.push_connection import SILENCE, PushConnection
 from kvdb.client.serializers import Serializer, V
 
 R = TypeVar("R")
 
-_FIRST_PAUSE: Final = 0.02  # seconds between two tries to connect; each is twice as long, up to
+_FIRST_PAUSE: Final = 0.02  # seconds between two tries to connect
 _LONGEST_PAUSE: Final = 2.0
 
 _FINAL_REFUSALS: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
@@ -314,7 +314,7 @@ class Subscription(Generic[V]):
         if connection is not None:
             connection.close()
         self._lost_at = self._next_try = self._clock()
-        self._pause = _FIRST_PAUSE
+        self._pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
 
     def _connect(self, left: float | None) -> None:
         """Try to connect, or wait until it is time to: so many seconds at most."""
@@ -354,5 +354,4 @@ class Subscription(Generic[V]):
         if is_final or (self._patience is not None and now >= self._lost_at + self._patience):
             self._lost_at = now
             raise error
-        self._next_try = now + random.uniform(0.5, 1.0) * self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._next_try = now + self._pauses.next()

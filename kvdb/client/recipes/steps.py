@@ -6,7 +6,6 @@ carries the steps out one after another; `run_async` does the same, and awaits e
 
 from __future__ import annotations
 
-import random
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,11 +13,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from kvdb.client.command import Command
 from kvdb.client.commands import Name, Word, encode_word
+from kvdb.client.pauses import Pauses
 from kvdb.client.times import Duration, seconds_of
 
 T = TypeVar("T")
 
-_FIRST_PAUSE: Final = 0.005  # seconds between two tries; each is up to twice as long as the last
+_FIRST_PAUSE: Final = 0.005  # seconds between two tries
 _LONGEST_PAUSE: Final = 0.1
 
 # Tests put others in their place, which do not wait.
@@ -122,14 +122,13 @@ def deadline_after(wait: Duration | None) -> Deadline:
 
 def pauses(deadline: Deadline) -> Iterator[Pause]:
     """Yield pauses between tries. They grow, vary, and together last until the deadline."""
-    longest = _FIRST_PAUSE
+    growing = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
-        seconds = random.uniform(0.5, 1.0) * longest  # not all who wait at the same moment
+        seconds = growing.next()
         left = deadline.left()
         if left is not None and left <= 0:
             return
         yield Pause(seconds if left is None else min(seconds, left))
-        longest = min(2 * longest, _LONGEST_PAUSE)
 
 
 def new_token() -> bytes:
