@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import logging
 import os
@@ -11,12 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import kvdb
 import kvdb.commands
 from kvdb.allocator import tune_allocator
 from kvdb.config import MB, Config
+from kvdb.flags import BAD_USAGE, Parser
 from kvdb.logs import QueuedLog
 from kvdb.persistence import LoadingInterrupted
 from kvdb.service import CannotStart, Service
@@ -31,17 +31,10 @@ from kvdb.settings import (
 
 log = logging.getLogger(__name__)
 
-BAD_USAGE = 2
 FAILED_SAVE = 1
 
 
 # --- flags --------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"kvdb: {message} (--help lists the flags)", file=sys.stderr)
-        sys.exit(BAD_USAGE)
 
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -50,13 +43,18 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     Raises CannotStart, or exits as argparse does (--help, --version, a bad flag). What has no
     effect is logged.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="python -m kvdb",
         description="A key-value server: telnet, Redis clients and JSON lines on one port.",
-        epilog="Each flag may be an environment variable: KVDB_MAX_MB for --max-mb, KVDB_DATA for DATA.",
+        epilog="Each flag may be an environment variable: KVDB_MAX_MB for --max-mb, KVDB_DATA for DATA. "
+        "Beside the server there are tools, each with a --help: python -m kvdb shell, ping, check, export, import.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"kvdb {kvdb.__version__}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"kvdb {kvdb.__version__}, Python {sys.version.split()[0]}, {sys.platform}",
+    )
     for setting in SETTINGS:
         _add_flag(parser, setting)
     given = {
@@ -87,7 +85,7 @@ def _refuse_to_be_open(config: Config) -> None:
         )
 
 
-def _add_flag(parser: argparse.ArgumentParser, setting: Setting) -> None:
+def _add_flag(parser: Parser, setting: Setting) -> None:
     def convert(text: str) -> Any:
         try:
             return setting.parse(text)

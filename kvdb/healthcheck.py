@@ -1,7 +1,8 @@
 """`python -m kvdb.healthcheck` tells, by its exit code, whether a server on this machine answers.
 
 It reads the settings as the server does: for the image, where they come as variables. The port is
-asked of the environment, or of the arguments of the process that the container began with.
+asked of the environment, or of the arguments of the process that the container began with. Who
+knows the address asks with `python -m kvdb ping`; both ask in the same way.
 """
 
 from __future__ import annotations
@@ -13,28 +14,41 @@ import sys
 from pathlib import Path
 
 from kvdb.cli import parse_config
+from kvdb.client.address import Address
+from kvdb.client.errors import Error, ServerError
+from kvdb.tools.ping import ask
+
+_TIMEOUT = 3.0  # seconds
 
 
 def main() -> int:
-    """Ask the server for a sign of life; return 0 if there was one."""
+    """Ask the server for a sign of life; return 0 if there was one. A refusal is one, too."""
     config = parse_config(_arguments_of_server(), os.environ)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     try:
-        with socket.create_connection((host, config.port), timeout=3) as connection:
-            if config.tls_cert:
-                return _shakes_hands(connection)
-            connection.sendall(b"PING\r\n")
-            return 0 if connection.recv(1) in (b"+", b"-") else 1
-    except OSError:
+        if config.tls_cert:
+            _shake_hands(host, config.port)
+        else:
+            ask(Address(host, config.port, _TIMEOUT))
+    except ServerError:
+        return 0
+    except (Error, OSError):
         return 1
+    return 0
 
 
-def _shakes_hands(connection: socket.socket) -> int:
-    """Return 0 if the server answers as TLS does. Whose certificate it is does not matter here."""
+def _shake_hands(host: str, port: int) -> None:
+    """Raise OSError unless the server answers as TLS does.
+
+    Whose certificate it is does not matter here; nor have we any that the server would trust.
+    """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with context.wrap_socket(connection):
-        return 0
+    with (
+        socket.create_connection((host, port), _TIMEOUT) as connection,
+        context.wrap_socket(connection),
+    ):
+        pass
 
 
 def _arguments_of_server() -> list[str]:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "kvdb"
 # From the outside inwards. An import may only point to a later floor, or stay within a folder.
 FLOORS = (
     ("kvdb.__main__", "kvdb.healthcheck"),
-    ("kvdb.cli", "kvdb.pytest_plugin"),
+    ("kvdb.cli", "kvdb.pytest_plugin", "kvdb.tools"),
     ("kvdb.testing",),
     ("kvdb.service",),
     ("kvdb.http",),
@@ -44,6 +44,7 @@ FLOORS = (
         "kvdb.allocator",
         "kvdb.errors",
         "kvdb.event_classes",
+        "kvdb.flags",
         "kvdb.guesses",
         "kvdb.logs",
         "kvdb.lua",

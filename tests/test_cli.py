@@ -266,7 +266,9 @@ class ProcessTest(unittest.TestCase):
             self.skipTest("there is no older Python here")
 
     def test_version_and_help(self) -> None:
-        for flag, expected in (("--version", kvdb.__version__), ("--help", "--max-mb")):
+        python = ".".join(map(str, sys.version_info[:3]))
+        version = f"kvdb {kvdb.__version__}, Python {python}"
+        for flag, expected in (("--version", version), ("--help", "--max-mb")):
             done = subprocess.run(
                 [sys.executable, "-m", "kvdb", flag], cwd=ROOT, capture_output=True, text=True
             )

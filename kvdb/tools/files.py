@@ -1,0 +1,211 @@
+"""Reading data files without changing them: snapshots and journals, sound or not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+from urllib.parse import quote
+
+from kvdb.config import Config
+from kvdb.persistence import PersistenceError
+from kvdb.persistence.database import FORMAT_VERSION
+from kvdb.persistence.lockfile import AlreadyLocked, LockFile
+from kvdb.persistence.rows import DamagedRow, decode_row
+from kvdb.persistence.snapshot_loading import load_snapshot
+from kvdb.persistence.snapshot_writing import unfinished
+from kvdb.store import Store
+from kvdb.store.entry import Entry, Key
+
+if sys.platform != "win32":
+    import fcntl
+
+_MOST_PROBLEMS: Final = 10
+"""Damaged rows of which each is told; the others are counted."""
+
+_COLUMNS: Final = "db, key, value, expires_at, client_flags"
+
+Take = Callable[[Key, Entry], None]
+"""Is called with each entry that can be read."""
+
+
+@dataclass
+class Findings:
+    """What a file turned out to be."""
+
+    kind: str
+    """`a snapshot` or `a journal`."""
+    entries: int = 0
+    """How many could be read."""
+    problems: list[str] = field(default_factory=list)
+    """Sentences about what is damaged or missing; none if the file is sound."""
+    remarks: list[str] = field(default_factory=list)
+    """Sentences about what is worth knowing, and no damage."""
+
+
+def is_journal(path: Path) -> bool:
+    """Tell whether a file is a journal, as a server decides it: by what is in it, else by its name."""
+    return Config(data=path).is_journal
+
+
+def read_data(path: Path, take: Take) -> Findings:
+    """Read everything in a data file; return what was found.
+
+    Raises PersistenceError if there is no such file, it is another program's, or it is a journal that
+    a server is using. (A snapshot can be read all the same: a save replaces it as a whole.)
+    """
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise PersistenceError(f"cannot read {path}: {error.strerror or error}") from None
+    if not is_journal(path):
+        return _read_snapshot(path, take)
+    with _keeping_servers_out(path):
+        return _read_journal(path, take)
+
+
+# --- snapshots ----------------------------------------------------------------------------
+
+
+class _Receiver:
+    """Takes the entries that are loaded where there is no store, one after the other."""
+
+    def __init__(self, findings: Findings, take: Take) -> None:
+        self._findings, self._take = findings, take
+
+    def restore(self, entries: Iterable[tuple[Key, Entry]], now: float | None = None) -> int:
+        """As Store.restore(); everything fits."""
+        for key, entry in entries:
+            self._findings.entries += 1
+            self._take(key, entry)
+        return 0
+
+
+def _read_snapshot(path: Path, take: Take) -> Findings:
+    findings = Findings("a snapshot")
+    try:
+        load_snapshot(path, cast(Store, _Receiver(findings, take)))
+    except PersistenceError as error:
+        findings.problems.append(f"{error}.")
+    if unfinished(path).exists():
+        findings.remarks.append(f"{unfinished(path)} is a save that was not finished.")
+    return findings
+
+
+# --- journals -----------------------------------------------------------------------------
+
+
+@contextmanager
+def _keeping_servers_out(path: Path) -> Iterator[None]:
+    """Raise PersistenceError if a server uses the file, and let none begin to meanwhile."""
+    in_use = PersistenceError(
+        f"{path} is in use by a kvdb server: stop it, or ask it by its address"
+    )
+    if sys.platform == "win32":
+        try:
+            lock = LockFile(path.resolve())
+        except AlreadyLocked:
+            raise in_use from None
+        try:
+            yield
+        finally:
+            lock.release(keep_note=True)
+    else:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise in_use from None
+            yield
+
+
+def _read_journal(path: Path, take: Take) -> Findings:
+    findings = Findings("a journal")
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(closing(_open_copy(path, stack)))
+            _read_rows(path, database, findings, take)
+        except sqlite3.Error as error:
+            findings.problems.append(f"SQLite cannot read on: {error}.")
+        except OSError as error:
+            raise PersistenceError(f"cannot copy {path}: {error.strerror or error}") from None
+    return findings
+
+
+def _open_copy(path: Path, stack: ExitStack) -> sqlite3.Connection:
+    """Open the file so that nothing of it changes, not even files beside it.
+
+    What a crash has left in SQLite's log belongs to the data, and SQLite would write it back: then
+    it is a copy that is opened.
+    """
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or not log.stat().st_size:
+        where = quote(str(path.resolve()))
+        return sqlite3.connect(f"file:{where}?mode=ro&immutable=1", uri=True)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kvdb-")))
+    for each in (path, log):
+        shutil.copyfile(each, folder / each.name)
+    return sqlite3.connect(folder / path.name)
+
+
+def _read_rows(path: Path, database: sqlite3.Connection, findings: Findings, take: Take) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT_VERSION:
+        raise PersistenceError(f"{path} was written by a newer kvdb: use that one")
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version == 0 and tables:
+        raise PersistenceError(f"{path} holds the tables of another program")
+    if version == 0:
+        findings.remarks.append("It is empty.")
+        return
+    for (text,) in database.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
+        if text != "ok":
+            findings.problems.append(f"SQLite finds: {text}.")
+    checksum = "checksum" if version > 1 else "NULL"
+    damaged = by_hand = 0
+    for row in database.execute(f"SELECT {_COLUMNS}, {checksum} FROM entries"):
+        try:
+            key, entry = decode_row(row)
+        except DamagedRow as error:
+            damaged += 1
+            if damaged <= _MOST_PROBLEMS:
+                findings.problems.append(f"The entry {str(row[1])[:100]!r} is damaged: {error}.")
+            continue
+        by_hand += row[5] is None
+        findings.entries += 1
+        take(key, entry)
+    if damaged > _MOST_PROBLEMS:
+        findings.problems.append(f"{damaged - _MOST_PROBLEMS:,} more entries are damaged.")
+    if version == 1:
+        findings.remarks.append("An older kvdb wrote it: there are no checksums.")
+        return
+    if by_hand:
+        findings.remarks.append(f"Written by hand, without checksums: {by_hand:,}.")
+    _check_state(path, database, findings, findings.entries + damaged)
+
+
+def _check_state(
+    path: Path, database: sqlite3.Connection, findings: Findings, entries: int
+) -> None:
+    """Compare what was found with what the server has noted."""
+    step, expected, name = database.execute("SELECT step, entries, file FROM state").fetchone()
+    if expected is not None and expected != entries:
+        findings.problems.append(f"It holds {entries:,} entries instead of {expected:,}.")
+    try:
+        note = json.loads(path.with_name(path.name + ".lock").read_text(encoding="utf-8"))
+        noted_step, noted_name = int(note["step"]), note["file"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    findings.remarks.append("The server that used it last did not end cleanly.")
+    if noted_name == name and noted_step > step:
+        findings.problems.append(
+            f"It ends at change {step:,}, and change {noted_step:,} had been written."
+        )
