@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: help run test lint types bench mutants
+.PHONY: help run test lint types bench mutants pyz
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -23,3 +23,6 @@ bench: ## Measure beside the peers that are installed
 
 mutants: ## Change the code at random places, and see whether the tests notice
 	$(PYTHON) -m tests.mutants
+
+pyz: ## Pack everything into one file, dist/kvdb.pyz
+	$(PYTHON) deploy/pyz.py dist/kvdb.pyz
