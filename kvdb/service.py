@@ -39,6 +39,7 @@ from kvdb.store import Store
 # What only one port or one kind of data file needs is imported when that is opened: a server
 # that has neither starts in two thirds of the time.
 if TYPE_CHECKING:
+    from kvdb.http.history import History
     from kvdb.persistence.journal import Journal
     from kvdb.server.tls import Certificates
 
@@ -86,10 +87,9 @@ class Service:
         self.persistence: Snapshots | Journal | None = None
         self._journal: Journal | None = None  # self.persistence, if it is one
         self.listeners: dict[str, Listener] = {}
-        self._more_listeners: list[
-            Listener
-        ] = []  # the same ports on the other addresses of the host
+        self._more_listeners: list[Listener] = []  # same ports, the host's other addresses
         self._threads: list[Periodic] = []
+        self._history: History | None = None  # of the HTTP port, if it is open
         if config.data:
             # The same file must have one path: where links lead to is what gets replaced.
             config.data = config.data.resolve()
@@ -354,7 +354,17 @@ class Service:
     def _open_http(self, host: str, port: int) -> Listener:
         from kvdb.http.listener import HttpServer
 
-        return HttpServer(host, port, self.instance)
+        self._history = self._history or _sampled_history(self.instance, self._threads)
+        return HttpServer(host, port, self.instance, self._history)
+
+
+def _sampled_history(instance: Instance, threads: list[Periodic]) -> History:
+    """Return a history, with a thread that will sample it added to `threads`."""
+    from kvdb.http.history import History
+
+    history = History(instance)
+    threads.append(Periodic.every("history", 1.0, history.sample))
+    return history
 
 
 def _take_lock(data: Path) -> LockFile:

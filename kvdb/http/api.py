@@ -12,8 +12,12 @@ from typing import Any, Final
 
 from kvdb.commands.instance import Instance
 from kvdb.errors import ValueTooLarge
+from kvdb.http.browsing import matcher, render_rows, render_value
+from kvdb.http.figures import render_figures
+from kvdb.http.history import History
 from kvdb.http.metrics import render_metrics
-from kvdb.http.page import STYLE, render_page
+from kvdb.http.page import render_page
+from kvdb.http.static_files import SERVED, content_type, static_file
 from kvdb.store.entry import DATABASES, key_in
 
 TEXT: Final = "text/plain; charset=utf-8"
@@ -88,16 +92,21 @@ def needs_of(request: Request) -> list[list[bytes]]:
     """
     if request.method == "OPTIONS":
         return []
-    if request.path.startswith("/keys") or request.path == "/":
-        select = [[b"SELECT", b"%d" % request.db]] if request.db else []
-        return select + _needs_on_keys(request)
+    if request.path.startswith("/keys") or request.path in ("/", "/api/keys"):
+        return _select(request) + _needs_on_keys(request)
     if request.path in ("/set", "/get"):
         parameters = _parse_query(request.query)
         if len(parameters) != 1:
             return []  # 500
         ((name, value),) = parameters
         return [[b"SET", name, b""]] if request.path == "/set" else [[b"GET", value]]
-    return [[b"INFO"]] if request.path == "/metrics" else []
+    if request.path == "/api/value":
+        return [*_select(request), [b"GET", request.parameters.get(b"key", b"")]]
+    return [[b"INFO"]] if request.path in ("/metrics", "/api/stats") else []
+
+
+def _select(request: Request) -> list[list[bytes]]:
+    return [[b"SELECT", b"%d" % request.db]] if request.db else []
 
 
 def _needs_on_keys(request: Request) -> list[list[bytes]]:
@@ -113,18 +122,25 @@ class Api:
     /set and /get are an earlier system's, with its status codes: 500 for what is not in the API.
     """
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, history: History | None = None) -> None:
+        """`history` is sampled by whoever made it."""
         self._instance = instance
         self._store = instance.store
+        self._history = history or History(instance)
         self._routes: dict[str, Callable[[Request], Response]] = {
             "/": self._page,
-            "/style.css": lambda request: Response(200, STYLE.encode(), "text/css; charset=utf-8"),
+            "/style.css": lambda request: _static("style.css"),
+            "/api/stats": self._figures,
+            "/api/keys": self._rows,
+            "/api/value": self._value,
             "/set": self._set,
             "/get": self._get,
             "/keys": self._list,
             "/metrics": self._metrics,
             "/healthz": self._health,
         }
+        for name in SERVED:
+            self._routes[f"/static/{name}"] = lambda request, name=name: _static(name)  # type: ignore[misc]
 
     def respond(self, request: Request) -> Response:
         """Answer a request. Raises ValueError for a bad parameter, CommandError as the store does."""
@@ -204,12 +220,12 @@ class Api:
         cursor = parameters.get(b"cursor", b"0")
         if not cursor.isdigit() or len(cursor) > 20:
             raise ValueError("bad cursor")
-        prefix = parameters.get(b"prefix", b"")
+        wanted = matcher(parameters)
         names: list[bytes] = []
         position = int(cursor)
         while True:  # at most once through all keys, for a prefix that few of them have
             position, found = self._store.scan(position, count - len(names), db)
-            names += [name for name in found if name.startswith(prefix)]
+            names += [name for name in found if wanted(name)]
             if not position or len(names) >= count:
                 return position, names
 
@@ -218,10 +234,28 @@ class Api:
     def _page(self, request: Request) -> Response:
         parameters = request.parameters
         cursor, names = self.scan(parameters, request.db)
-        prefix = parameters.get(b"prefix", b"")
         hidden = {name for name in names if not request.may(b"GET", name)}
-        page = render_page(self._instance, names, cursor, prefix, request.db, hidden)
+        history = self._history if request.may(b"INFO") else None
+        page = render_page(self._instance, history, names, cursor, parameters, request.db, hidden)
         return Response(200, page.encode(), HTML)
+
+    def _figures(self, request: Request) -> Response:
+        since = _number(request.parameters, "since") or 0.0
+        figures = render_figures(self._instance, self._history, since)
+        return Response(200, figures.encode(), JSON)
+
+    def _rows(self, request: Request) -> Response:
+        cursor, names = self.scan(request.parameters, request.db)
+        rows = render_rows(self._instance, request.db, cursor, names, request.may)
+        return Response(200, rows, JSON)
+
+    def _value(self, request: Request) -> Response:
+        parameters = request.parameters
+        if b"key" not in parameters:
+            raise ValueError("key is missing")
+        whole = parameters.get(b"whole") == b"1"
+        value = render_value(self._instance, request.db, parameters[b"key"], whole)
+        return Response(404, b"no such key\n") if value is None else Response(200, value, JSON)
 
     def _metrics(self, request: Request) -> Response:
         body = render_metrics(self._instance).encode()
@@ -245,6 +279,10 @@ class Api:
                 "error": "saving fails" if error else None,
             }
         return Response(200, json.dumps(state).encode() + b"\n", JSON)
+
+
+def _static(name: str) -> Response:
+    return Response(200, static_file(name), content_type(name))
 
 
 def _parse_query(query: str) -> list[tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ from kvdb.commands.instance import Instance
 from kvdb.errors import TOO_MANY_CLIENTS
 from kvdb.http.api import Api
 from kvdb.http.handler import Handler
+from kvdb.http.history import History
 from kvdb.server.listener import Listener, format_address, keep_alive
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,11 @@ class HttpServer(Listener):
     Not an http.server.HTTPServer: that one asks the name service about itself before it listens.
     """
 
-    def __init__(self, host: str, port: int, instance: Instance) -> None:
-        """Raises as Listener() does."""
-        self.api = Api(instance)
+    def __init__(
+        self, host: str, port: int, instance: Instance, history: History | None = None
+    ) -> None:
+        """`history` is what the page's charts show. Raises as Listener() does."""
+        self.api = Api(instance, history)
         super().__init__(host, port, instance, Handler)
 
     def serve(self, request: socket.socket, client_address: Any) -> None:

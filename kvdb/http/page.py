@@ -1,7 +1,8 @@
-"""The page at /: the keys, with their values hidden until they are toggled open.
+"""The page at /: a verdict, tiles, and the keys with their values hidden until toggled open.
 
-Plain HTML: `<details>` toggles without a script, and everything that a client has stored is
-escaped.
+It is whole without a script: `<details>` toggles by itself. With scripts, charts come to it, its
+figures move, and the list of keys is replaced by one that fetches a value when it is toggled open.
+Everything that a client has stored is escaped.
 """
 
 from __future__ import annotations
@@ -9,34 +10,26 @@ from __future__ import annotations
 import html
 import urllib.parse
 from collections.abc import Collection
+from string import Template
+from typing import Final
 
 from kvdb.commands.info import human
 from kvdb.commands.instance import Instance
+from kvdb.http.figures import FINE, TROUBLE, figures
+from kvdb.http.history import History
+from kvdb.http.static_files import static_file
+from kvdb.http.visible import visible
 from kvdb.store.entry import Key, key_in, split_key
 
-SHOWN_BYTES = 10_000
+SHOWN_BYTES: Final = 10_000
 """Of each value."""
 
-STYLE = """\
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; accent-color: #2a7ae2; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-header { display: flex; align-items: baseline; gap: 1rem; flex-wrap: wrap; }
-h1 { margin: 0; font-size: 1.6rem; }
-h1 a { color: inherit; text-decoration: none; }
-header p { margin: 0; opacity: .8; }
-form { display: flex; align-items: center; gap: .5rem; flex-wrap: wrap; margin: 1rem 0; }
-input, button { font: inherit; padding: .2rem .6rem; }
-code, pre { font: .9rem/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-details { border-top: 1px solid #8885; }
-summary { cursor: pointer; padding: .4rem .3rem; }
-summary:hover { background: #8882; }
-summary code { word-break: break-all; }
-summary small { margin-left: .5rem; opacity: .8; white-space: nowrap; }
-pre { background: #8882; border-radius: .3rem; margin: 0 0 .7rem 1.2rem; padding: .6rem .8rem; }
-[role=alert] { border-left: .3rem solid #d33; background: #d332; padding: .5rem .8rem; }
-nav { border-top: 1px solid #8885; padding: .8rem 0; display: flex; gap: 1.5rem; flex-wrap: wrap; }
-"""
-
+VERDICTS: Final = {
+    "fine": "Everything is fine",
+    "attention": "Needs attention",
+    "trouble": "In trouble",
+}
+"""What each verdict is called."""
 
 _HIDDEN = """\
 <details><summary><code>{}</code> <small>no permission to read it</small></summary></details>
@@ -45,15 +38,17 @@ _HIDDEN = """\
 
 def render_page(
     instance: Instance,
+    history: History | None,
     names: list[bytes],
     cursor: int,
-    prefix: bytes,
+    asked: dict[bytes, bytes],
     db: int = 0,
     hidden: Collection[bytes] = (),
 ) -> str:
     """Return the page that lists these keys of a database.
 
-    `cursor` leads to the next page (0: there is none). Of `hidden` keys only the names are shown.
+    Without a `history` there are no figures: the user may not see them. `cursor` leads to the
+    next page (0: there is none). `asked` is the query. Of `hidden` keys only the names are shown.
     """
     store = instance.store
     keys = store.size(db)
@@ -61,44 +56,53 @@ def render_page(
         _HIDDEN.format(_escape(name)) if name in hidden else _render_key(instance, key_in(db, name))
         for name in names
     ]
+    search, prefix = asked.get(b"search", b""), asked.get(b"prefix", b"")
     more = ""
     if cursor:
-        query = urllib.parse.urlencode({"cursor": cursor, "prefix": prefix, "db": db})
+        query = urllib.parse.urlencode(
+            {"cursor": cursor, "prefix": prefix, "search": search, "db": db}
+        )
         more = f'<a href="/?{html.escape(query)}">More keys</a>\n'
     used = human(store.used_bytes)
     budget = f"{used} of {human(store.max_bytes)}" if store.max_bytes else used
-    databases = _render_databases(sorted({0, db, *store.sizes()}), db)
-    persistence = instance.persistence
-    trouble = ""
-    if persistence and persistence.last_error:
-        trouble = f'<p role="alert"><strong>{html.escape(persistence.last_error)}</strong></p>\n'
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>kvdb</title>
-<link rel="stylesheet" href="/style.css">
-</head>
-<body>
-<header>
-<h1><a href="/">kvdb</a></h1>
-<p>{keys:,} {"key" if keys == 1 else "keys"}, {budget}</p>
-</header>
-<main>
-{trouble}<form action="/">
-<label for="prefix">Keys that begin with</label>
-<input id="prefix" name="prefix" value="{_escape(prefix)}"> <button>Show</button>
-<input type="hidden" name="db" value="{db}">
-</form>
-{databases}{"".join(shown) or "<p>No keys.</p>"}
-</main>
-<nav>
-{more}<a href="/metrics">Metrics</a>
-<a href="/healthz">Health</a>
-</nav>
-</body>
-</html>
+    return Template(static_file("page.html").decode()).substitute(
+        summary=f"{keys:,} {'key' if keys == 1 else 'keys'}, {budget}",
+        state=_render_state(instance, history),
+        search=_escape(search or prefix),
+        prefix=_escape(prefix),
+        db=db,
+        databases=_render_databases(sorted({0, db, *store.sizes()}), db),
+        rows="".join(shown) or "<p>No keys.</p>",
+        more=more,
+    )
+
+
+def _render_state(instance: Instance, history: History | None) -> str:
+    """Return the verdict, the tiles and a place for the charts."""
+    if history is None:
+        persistence = instance.persistence
+        if persistence and persistence.last_error:
+            return f'<p role="alert"><strong>{html.escape(persistence.last_error)}</strong></p>\n'
+        return ""
+    shown = figures(instance, history)
+    level, reasons = shown["verdict"]["level"], shown["verdict"]["reasons"]
+    role = "alert" if level == TROUBLE else "status"
+    text = VERDICTS[level] if level == FINE else f"{VERDICTS[level]}: {'; '.join(reasons)}"
+    tiles = "".join(
+        f'<div id="tile-{tile["name"]}"><dt>{tile["label"]}</dt>'
+        f"<dd><strong>{html.escape(tile['value'])}</strong>"
+        f" <small>{html.escape(tile['remark'])}</small></dd></div>\n"
+        for tile in shown["tiles"]
+    )
+    return f"""<section id="state" aria-labelledby="state-title">
+<h2 id="state-title">State</h2>
+<div id="verdict" class="{level}"><p role="{role}">{html.escape(text)}</p></div>
+<dl id="tiles">
+{tiles}</dl>
+</section>
+<section id="charts" aria-labelledby="charts-title" hidden>
+<h2 id="charts-title">History</h2>
+</section>
 """
 
 
@@ -112,7 +116,7 @@ def _render_databases(databases: list[int], shown: int) -> str:
         else f'<a href="/?db={db}">Database {db}</a>'
         for db in databases
     ]
-    return f"<p>{' '.join(links)}</p>\n"
+    return f"<p>{' '.join(links)}</p>"
 
 
 def _render_key(instance: Instance, key: Key) -> str:
@@ -135,14 +139,5 @@ def _render_key(instance: Instance, key: Key) -> str:
 
 
 def _escape(data: bytes, kept: str = "") -> str:
-    """Return bytes as text for HTML: as `\\x..` what is not UTF-8, and what one would not see.
-
-    `kept` lists the control characters that stay as they are.
-    """
-    text = data.decode("utf-8", "backslashreplace")
-    return html.escape("".join(c if c.isprintable() or c in kept else _code(c) for c in text))
-
-
-def _code(character: str) -> str:
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+    """Return bytes as text for HTML, with everything visible but for what is `kept`."""
+    return html.escape(visible(data, kept))

@@ -1,0 +1,123 @@
+// Shows one value as text, indented JSON or hexadecimal digits. Everything is text, never HTML.
+
+export const duration = seconds => {
+  const whole = Math.round(seconds);
+  for (const [unit, size, smaller, part] of [["d", 86400, "h", 3600], ["h", 3600, "min", 60], ["min", 60, "s", 1]]) {
+    if (whole >= size) {
+      const rest = Math.floor(whole % size / part);
+      return `${Math.floor(whole / size).toLocaleString("en")} ${unit}${rest ? ` ${rest} ${smaller}` : ""}`;
+    }
+  }
+  return `${whole} s`;
+};
+
+export const size = bytes => `${bytes.toLocaleString("en")} ${bytes === 1 ? "byte" : "bytes"}`;
+
+// What nobody would see, or what turns the direction of writing, becomes its code.
+const visible = text => text.replace(/[^\P{C}\n\t]|[\p{Zl}\p{Zp}]/gu, character => {
+  const code = character.codePointAt(0);
+  return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
+});
+
+function hexadecimal(bytes) {
+  const lines = [];
+  for (let start = 0; start < bytes.length; start += 16) {
+    const row = [...bytes.subarray(start, start + 16)];
+    const digits = row.map(byte => byte.toString(16).padStart(2, "0")).join(" ");
+    const text = row.map(byte => byte > 31 && byte < 127 ? String.fromCharCode(byte) : "·").join("");
+    lines.push(`${start.toString(16).padStart(6, "0")}  ${digits.padEnd(47)}  ${text}`);
+  }
+  return lines.join("\n");
+}
+
+function indented(text) {
+  try {
+    const value = JSON.parse(text);
+    if (typeof value !== "object" || value === null) return undefined;
+    return JSON.stringify(value, null, 2);
+  } catch {
+    return undefined;
+  }
+}
+
+// Returns the forms in which a value can be shown, the best one first: label and text of each.
+function forms(value) {
+  if (value.base64 !== undefined) {
+    return [["Hex", hexadecimal(Uint8Array.from(atob(value.base64), c => c.charCodeAt(0)))]];
+  }
+  const found = [["Text", value.text]];
+  const json = value.is_cut ? undefined : indented(value.text);
+  if (json !== undefined) found.unshift(["JSON", json]);
+  return [...found, ["Hex", hexadecimal(new TextEncoder().encode(value.text))]];
+}
+
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  // Over http, browsers have a clipboard for localhost only; this older way works everywhere.
+  const field = document.createElement("textarea");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  if (!copied) throw new Error("the browser refused");
+}
+
+function button(label, action) {
+  const element = document.createElement("button");
+  element.type = "button";
+  element.textContent = label;
+  element.addEventListener("click", () => action(element));
+  return element;
+}
+
+// Fills a panel with a value. `more()` fetches more of it; `link` leads to all of it.
+export function showValue(panel, value, more, link) {
+  const bar = document.createElement("div");
+  bar.className = "bar";
+  const text = document.createElement("pre");
+  text.tabIndex = 0;
+  const choices = forms(value);
+  let shown;
+  const choose = number => {
+    shown = choices[number][1];
+    text.className = choices[number][0].toLowerCase();
+    text.textContent = choices[number][0] === "Hex" ? shown : visible(shown);
+    text.setAttribute("aria-label", `Value as ${choices[number][0]}`);
+    buttons.forEach((each, n) => each.setAttribute("aria-pressed", n === number));
+  };
+  const buttons = choices.map(([label], number) => button(label, () => choose(number)));
+  const choice = document.createElement("div");
+  choice.className = "choice";
+  choice.setAttribute("role", "group");
+  choice.setAttribute("aria-label", "Show as");
+  choice.append(...buttons);
+  const said = document.createElement("small");
+  said.setAttribute("role", "status");
+  bar.append(choice, button("Copy", async () => {
+    try {
+      await copy(shown);
+      said.textContent = value.is_cut ? "Copied what is shown" : "Copied";
+    } catch {
+      said.textContent = "The browser did not allow it";
+    }
+  }), said);
+  choose(0);
+  const parts = [bar, text];
+  if (value.is_cut) {
+    const cut = document.createElement("p");
+    const bytes = value.base64 !== undefined ? atob(value.base64).length : new TextEncoder().encode(value.text).length;
+    cut.append(`The first ${size(bytes)} of ${value.size.toLocaleString("en")} are shown. `);
+    if (more) {
+      cut.append(button("Show the whole", more));
+    } else {
+      const download = document.createElement("a");
+      download.href = link;
+      download.download = "value";
+      download.textContent = "Download the whole";
+      cut.append(download);
+    }
+    parts.push(cut);
+  }
+  panel.replaceChildren(...parts);
+}
