@@ -15,7 +15,7 @@ from kvdb.commands.session import Session
 from kvdb.config import Config
 from kvdb.errors import EntryTooLarge, OutOfMemory, ValueTooLarge
 from kvdb.http.api import MAX_COUNT, Api, Request, Response
-from kvdb.http.page import SHOWN_BYTES
+from kvdb.http.browsing import CUT
 from kvdb.memory import CONNECTION_BYTES
 from kvdb.store import Store
 from kvdb.store.budget import EvictionPolicy
@@ -629,10 +629,10 @@ class PageTest(ApiTest):
         self.assertIn(b"<pre>\n\n\nx</pre>", self.ask("/").body)
 
     def test_a_long_value_is_cut_and_says_so(self) -> None:
-        self.store.set(b"long", b"x" * (SHOWN_BYTES + 1))
-        self.store.set(b"short", b"x" * SHOWN_BYTES)
+        self.store.set(b"long", b"x" * (CUT + 1))
+        self.store.set(b"short", b"x" * CUT)
         page = self.page()
-        self.assertEqual({len(value) for value in page.shown.values()}, {SHOWN_BYTES})
+        self.assertEqual({len(value) for value in page.shown.values()}, {CUT})
         self.assertEqual(self.ask("/").body.count(b"the first 10,000 are shown"), 1)
 
     def test_deadlines_are_shown(self) -> None:

@@ -17,6 +17,12 @@ FINE: Final = "fine"
 ATTENTION: Final = "attention"
 TROUBLE: Final = "trouble"
 
+_VERDICTS: Final = {
+    FINE: "Everything is fine",
+    ATTENTION: "Needs attention",
+    TROUBLE: "In trouble",
+}
+
 _NEARLY: Final = 90  # percent of a limit that deserve attention
 _FULL: Final = 99  # percent of the budget at which writes fail if nothing may be evicted
 _LATELY: Final = 60  # seconds that a hit rate is told of
@@ -55,19 +61,22 @@ def figures(instance: Instance, history: History) -> dict[str, Any]:
     store, persistence = instance.store, instance.persistence
     level, reasons = judge(instance, history)
     now = dict.fromkeys(RATES, 0.0) | (history.last(1) or [{}])[0]
+    lately = history.last(_LATELY)
     sizes = store.sizes()
     shown: dict[str, Any] = {
         "time": round(store.clock(), 3),
         "kvdb_version": kvdb.__version__,
         "python_version": platform.python_version(),
         "uptime_seconds": int(instance.monotonic() - instance.started_at),
-        "verdict": {"level": level, "reasons": reasons},
+        "verdict": {
+            "level": level,
+            "reasons": reasons,
+            "text": ": ".join(filter(None, (_VERDICTS[level], "; ".join(reasons)))),
+        },
         "per_second": {name: now[name] for name in RATES},
         "mean_microseconds": now.get("mean_microseconds"),
         "hit_rate": _share(store.hits, store.misses),
-        "hit_rate_lately": _share(
-            _sum(lately := history.last(_LATELY), "hits"), _sum(lately, "misses")
-        ),
+        "hit_rate_lately": _share(_sum(lately, "hits"), _sum(lately, "misses")),
         "keys": sum(keys for keys, _, _ in sizes.values()),
         "keys_expiring": sum(expiring for _, expiring, _ in sizes.values()),
         "databases": {str(db): {"keys": n, "expiring": e} for db, (n, e, _) in sizes.items()},
@@ -101,12 +110,8 @@ def _tiles(shown: dict[str, Any]) -> list[dict[str, str]]:
     per_second = shown["per_second"]
     lately, ever = shown["hit_rate_lately"], shown["hit_rate"]
     used, budget = shown["used_bytes"], shown["max_bytes"]
-    mean, age, resident = (
-        shown["mean_microseconds"],
-        shown["unsaved_age_seconds"],
-        shown["resident_bytes"],
-    )
-    turned_away = shown["rejected_clients"]
+    mean, resident = shown["mean_microseconds"], shown["resident_bytes"]
+    age, turned_away = shown["unsaved_age_seconds"], shown["rejected_clients"]
     rows = (
         ("requests", "Requests per second", rate_text(per_second["requests"]),
          f"{mean:,g} µs each on average" if mean is not None else "of all protocols"),

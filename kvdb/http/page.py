@@ -11,25 +11,15 @@ import html
 import urllib.parse
 from collections.abc import Collection
 from string import Template
-from typing import Final
 
 from kvdb.commands.info import human
 from kvdb.commands.instance import Instance
-from kvdb.http.figures import FINE, TROUBLE, figures
+from kvdb.http.browsing import CUT
+from kvdb.http.figures import TROUBLE, figures
 from kvdb.http.history import History
 from kvdb.http.static_files import static_file
 from kvdb.http.visible import visible
 from kvdb.store.entry import Key, key_in, split_key
-
-SHOWN_BYTES: Final = 10_000
-"""Of each value."""
-
-VERDICTS: Final = {
-    "fine": "Everything is fine",
-    "attention": "Needs attention",
-    "trouble": "In trouble",
-}
-"""What each verdict is called."""
 
 _HIDDEN = """\
 <details><summary><code>{}</code> <small>no permission to read it</small></summary></details>
@@ -85,9 +75,8 @@ def _render_state(instance: Instance, history: History | None) -> str:
             return f'<p role="alert"><strong>{html.escape(persistence.last_error)}</strong></p>\n'
         return ""
     shown = figures(instance, history)
-    level, reasons = shown["verdict"]["level"], shown["verdict"]["reasons"]
+    level, text = shown["verdict"]["level"], shown["verdict"]["text"]
     role = "alert" if level == TROUBLE else "status"
-    text = VERDICTS[level] if level == FINE else f"{VERDICTS[level]}: {'; '.join(reasons)}"
     tiles = "".join(
         f'<div id="tile-{tile["name"]}"><dt>{tile["label"]}</dt>'
         f"<dd><strong>{html.escape(tile['value'])}</strong>"
@@ -128,9 +117,9 @@ def _render_key(instance: Instance, key: Key) -> str:
     remarks = [f"{size:,} {'byte' if size == 1 else 'bytes'}"]
     if entry.expires_at is not None:
         remarks.append(f"expires in {max(0, round(entry.expires_at - instance.store.now())):,} s")
-    if size > SHOWN_BYTES:
-        remarks.append(f"the first {SHOWN_BYTES:,} are shown")
-    value = _escape(entry.value[:SHOWN_BYTES], kept="\n\t")
+    if size > CUT:
+        remarks.append(f"the first {CUT:,} are shown")
+    value = _escape(entry.value[:CUT], kept="\n\t")
     # HTML drops one newline after <pre>: let it not be the value's.
     return (
         f"<details><summary><code>{_escape(name)}</code> <small>{', '.join(remarks)}</small>"

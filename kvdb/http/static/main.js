@@ -7,7 +7,6 @@ const EVERY = 1000; // milliseconds
 const LONGEST_WAIT = 10000; // between attempts to reach a server that does not answer
 const PATIENCE = 5000; // for one answer
 const KEPT = { seconds: 300, spans: 300 };
-const VERDICTS = { fine: "Everything is fine", attention: "Needs attention", trouble: "In trouble" };
 
 const history = { seconds: [], spans: [], columns: [] };
 const verdict = document.getElementById("verdict");
@@ -29,8 +28,7 @@ function say(level, text) {
 }
 
 function show(figures) {
-  const { level, reasons } = figures.verdict;
-  say(level, level === "fine" ? VERDICTS.fine : `${VERDICTS[level]}: ${reasons.join("; ")}`);
+  say(figures.verdict.level, figures.verdict.text);
   for (const tile of figures.tiles) {
     const [value, remark] = document.getElementById(`tile-${tile.name}`).lastElementChild.children;
     if (value.textContent !== tile.value) value.textContent = tile.value;
