@@ -12,8 +12,9 @@ from unittest import mock
 
 import kvdb
 from kvdb.client.address import Address
+from kvdb.client.messages import Message
 from kvdb.client.serializers import JSON
-from kvdb.client.subscription import Message, Subscription
+from kvdb.client.subscription import Subscription
 from tests.certificates import client_context, write_certificates
 from tests.support import ManualClock, running_server, until
 
@@ -112,7 +113,7 @@ class SubscriptionTest(unittest.TestCase):
         self.db.publish("a", 1)
         self.assertEqual(subscription.get(5), Message("a", 1))
         break_connections(self.db)
-        with mock.patch("kvdb.client.subscription._FIRST_PAUSE", 0.001):
+        with mock.patch("kvdb.client.subscription.FIRST_PAUSE", 0.001):
             while subscription.reconnects == 0:
                 self.assertIsNone(subscription.get(0.005))
         self.assertEqual(subscription.reconnects, 1)

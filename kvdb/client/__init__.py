@@ -12,10 +12,11 @@ from kvdb.client.errors import (
     ServerError,
     TimedOut,
 )
+from kvdb.client.messages import Message
 from kvdb.client.pipeline import Pipeline
 from kvdb.client.recipes.errors import LockLost, Throttled
 from kvdb.client.serializers import BYTES, JSON, TEXT, Serializer
-from kvdb.client.subscription import Message, Subscription
+from kvdb.client.subscription import Subscription
 
 __all__ = [
     "BYTES",

@@ -2,60 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from kvdb.client.address import Address
-from kvdb.client.commands import Name, decode_name, encode_name
+from kvdb.client.commands import Name
 from kvdb.client.errors import Disconnected, Error, ServerError, TimedOut
+from kvdb.client.messages import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Inbox,
+    Message,
+    Received,
+    Topic,
+    is_final,
+    requests_for,
+)
 from kvdb.client.pauses import Pauses
 from kvdb.client.push_connection import SILENCE, PushConnection
 from kvdb.client.serializers import Serializer, V
 
 R = TypeVar("R")
-
-_FIRST_PAUSE: Final = 0.02  # seconds between two tries to connect
-_LONGEST_PAUSE: Final = 2.0
-
-_FINAL_REFUSALS: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
-"""Codes of refusals that another try does not change. (LOADING and too many clients pass.)"""
-
-
-class Message(NamedTuple, Generic[V]):
-    """What was published."""
-
-    channel: Name
-    value: V
-    pattern: Name | None = None
-    """The pattern that the channel matches; None if it was subscribed to by its name."""
-    after_gap: bool = False
-    """True for the first message after a broken connection: some before it may be missing."""
-
-
-class _Received(NamedTuple):
-    """A message as it came."""
-
-    channel: bytes
-    data: bytes
-    pattern: bytes | None
-    after_gap: bool
-
-
-class _Topic(NamedTuple):
-    """What can be subscribed to."""
-
-    word: bytes  # SUBSCRIBE or PSUBSCRIBE
-    name: bytes
-
-
-def _requests(topics: Iterable[_Topic], prefix: bytes = b"") -> list[list[bytes]]:
-    """Return a request for each; `prefix`: UN to unsubscribe."""
-    return [[topic.word.replace(b"SUB", prefix + b"SUB"), topic.name] for topic in topics]
 
 
 class Subscription(Generic[V]):
@@ -95,33 +65,27 @@ class Subscription(Generic[V]):
         """
         self._silence = SILENCE if address.timeout is None else address.timeout
         self._address = address.at(self._silence)
-        self._serializer, self._prefix = serializer, prefix
-        self._pattern_prefix = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix)  # it stands for itself
         self._ping_interval, self._clock = ping_interval, clock
         self._patience = first_patience if patience is None else patience
         self.reconnects = 0
         """How often a connection broke and was made again."""
         # `_changed` guards what follows. Re-entrant: a signal handler may close the subscription.
         self._changed = threading.Condition(threading.RLock())
-        self._wanted: set[_Topic] = set()
-        self._confirmed: set[_Topic] = set()  # on the present connection
-        self._messages: deque[_Received] = deque()
-        self._refusal: ServerError | None = None
+        self._inbox = Inbox(serializer, prefix)
         self._asking = 0  # threads within subscribe(): a refusal is for them
         self._is_receiving = False  # some thread is: the others wait for what it finds
         self._connection: PushConnection | None = None
         self._closed = threading.Event()
         # These are the receiving thread's.
-        self._gap = self._undecoded_gap = False  # the next message is the first after a break
         self._heard = 0.0  # when something came last
         self._pinged: float | None = None  # when it was asked for a sign that is still missing
         self._lose(None)
         try:
-            self._wanted |= self._topics(channels, patterns)
+            self._inbox.wanted |= self._inbox.topics(channels, patterns)
             while self._connection is None:
                 self._connect(left=None)
-            self.reconnects, self._gap, self._patience = 0, False, patience
-            self._confirm(lambda: self._wanted <= self._confirmed)
+            self.reconnects, self._inbox.gap, self._patience = 0, False, patience
+            self._confirm(lambda: self._inbox.wanted <= self._inbox.confirmed)
         except BaseException:
             self.close()
             raise
@@ -148,14 +112,7 @@ class Subscription(Generic[V]):
         """
         deadline = None if timeout is None else self._clock() + timeout
         received = self._wait(self._next_received, deadline)
-        if received is None:
-            return None
-        self._undecoded_gap |= received.after_gap
-        value = self._serializer.decode(received.data)
-        after_gap, self._undecoded_gap = self._undecoded_gap, False
-        channel = decode_name(received.channel[len(self._prefix) :])
-        pattern = received.pattern and decode_name(received.pattern[len(self._pattern_prefix) :])
-        return Message(channel, value, pattern, after_gap)
+        return None if received is None else self._inbox.message(received)
 
     def subscribe(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
         """Subscribe to more; once this returns, what is published there comes.
@@ -163,16 +120,16 @@ class Subscription(Generic[V]):
         Raises ServerError if the server refuses, TimedOut if it does not answer in time (then it
         is subscribed to when it can be).
         """
-        topics = self._topics(channels, patterns)
+        topics = self._inbox.topics(channels, patterns)
         with self._changed:
             self._asking += 1
-            self._wanted |= topics
-            self._send(_requests(topics))
+            self._inbox.wanted |= topics
+            self._send(requests_for(topics))
         try:
-            self._confirm(lambda: topics <= self._confirmed)
+            self._confirm(lambda: topics <= self._inbox.confirmed)
         except ServerError:
             with self._changed:
-                self._wanted -= topics - self._confirmed
+                self._inbox.wanted -= topics - self._inbox.confirmed
             raise
         finally:
             with self._changed:
@@ -180,18 +137,18 @@ class Subscription(Generic[V]):
 
     def unsubscribe(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
         """End the subscription to these; without any, to all. What came before is still returned."""
-        topics = self._topics(channels, patterns)
+        topics = self._inbox.topics(channels, patterns)
         with self._changed:
-            topics = topics or self._wanted.copy()
-            self._wanted -= topics
-            self._send(_requests(topics, b"UN"))
-        self._confirm(lambda: not topics & self._confirmed)
+            topics = topics or self._inbox.wanted.copy()
+            self._inbox.wanted -= topics
+            self._send(requests_for(topics, b"UN"))
+        self._confirm(lambda: not topics & self._inbox.confirmed)
 
     def close(self) -> None:
         """End it: threads that wait for a message get None, their iterators end."""
         with self._changed:
             self._closed.set()
-            self._messages.clear()
+            self._inbox.messages.clear()
             connection = self._connection
             if connection is not None:
                 connection.wake()
@@ -201,14 +158,8 @@ class Subscription(Generic[V]):
 
     # --- topics ------------------------------------------------------------------------------
 
-    def _topics(self, channels: Iterable[Name], patterns: Iterable[Name]) -> set[_Topic]:
-        topics = {_Topic(b"SUBSCRIBE", self._prefix + encode_name(name)) for name in channels}
-        return topics | {
-            _Topic(b"PSUBSCRIBE", self._pattern_prefix + encode_name(name)) for name in patterns
-        }
-
     def _send(self, requests: list[list[bytes]]) -> None:
-        """Send requests if there is a connection. Under the lock: their order is that of `_wanted`."""
+        """Send requests if there is a connection. Under the lock: their order is that of `wanted`."""
         if self._connection is not None and requests:
             with suppress(Disconnected):  # the thread that receives notices it, and subscribes
                 self._connection.send(requests)
@@ -217,8 +168,7 @@ class Subscription(Generic[V]):
         """Wait until the server has done what was asked. Raises TimedOut or ServerError."""
 
         def done() -> bool | ServerError | None:
-            refusal, self._refusal = self._refusal, None
-            return refusal or is_done() or None
+            return self._inbox.take_refusal() or is_done() or None
 
         outcome = self._wait(done, self._clock() + self._silence)
         if isinstance(outcome, ServerError):
@@ -256,11 +206,10 @@ class Subscription(Generic[V]):
                         self._connection.close()
                     self._changed.notify_all()
 
-    def _next_received(self) -> _Received | None:
-        if self._refusal is not None and not self._asking:
-            refusal, self._refusal = self._refusal, None
+    def _next_received(self) -> Received | None:
+        if not self._asking and (refusal := self._inbox.take_refusal()):
             raise refusal
-        return self._messages.popleft() if self._messages else None
+        return self._inbox.messages.popleft() if self._inbox.messages else None
 
     def _receive(self, left: float | None) -> None:
         """Take what comes within so many seconds, or do what is due: connect, ask for a sign."""
@@ -279,7 +228,7 @@ class Subscription(Generic[V]):
                 self._heard, self._pinged = now, None
                 with self._changed:
                     for reply in replies:
-                        self._take(reply)
+                        self._inbox.take(reply)
             elif now >= due:
                 if self._pinged is not None:
                     raise Disconnected("the server has not answered a PING")
@@ -288,33 +237,17 @@ class Subscription(Generic[V]):
         except Disconnected:
             self._lose(connection)
 
-    def _take(self, reply: Any) -> None:
-        """Take in one thing that the server has sent."""
-        match reply:
-            case ServerError():
-                self._refusal = reply
-            case [b"message", channel, data]:
-                self._messages.append(_Received(channel, data, None, self._gap))
-                self._gap = False
-            case [b"pmessage", pattern, channel, data]:
-                self._messages.append(_Received(channel, data, pattern, self._gap))
-                self._gap = False
-            case [b"subscribe" | b"psubscribe" as word, name, _]:
-                self._confirmed.add(_Topic(word.upper(), name))
-            case [b"unsubscribe" | b"punsubscribe" as word, name, _]:
-                self._confirmed.discard(_Topic(word.upper().replace(b"UN", b""), name))
-
     # --- connecting --------------------------------------------------------------------------
 
     def _lose(self, connection: PushConnection | None) -> None:
         """Have no connection any more."""
         with self._changed:
             self._connection = None
-            self._confirmed.clear()
+            self._inbox.confirmed.clear()
         if connection is not None:
             connection.close()
         self._lost_at = self._next_try = self._clock()
-        self._pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
 
     def _connect(self, left: float | None) -> None:
         """Try to connect, or wait until it is time to: so many seconds at most."""
@@ -323,7 +256,7 @@ class Subscription(Generic[V]):
             self._closed.wait(pause if left is None else min(left, pause))
             return
         with self._changed:
-            asked = self._wanted.copy()
+            asked = self._inbox.wanted.copy()
         try:
             connection = PushConnection(self._address)
             self._greet(connection, asked)
@@ -332,26 +265,27 @@ class Subscription(Generic[V]):
             return
         with self._changed:
             self._connection = connection
-            self._send(_requests(self._wanted - asked))
-            self._send(_requests(asked - self._wanted, b"UN"))
+            self._send(requests_for(self._inbox.wanted - asked))
+            self._send(requests_for(asked - self._inbox.wanted, b"UN"))
 
-    def _greet(self, connection: PushConnection, topics: set[_Topic]) -> None:
-        replies = connection.ask(_requests(topics)) if topics else []
+    def _greet(self, connection: PushConnection, topics: set[Topic]) -> None:
+        replies = connection.ask(requests_for(topics)) if topics else []
         if refusals := [reply for reply in replies if isinstance(reply, ServerError)]:
             connection.close()
             raise refusals[0]
         self.reconnects += 1
-        self._gap = True
+        self._inbox.gap = True
         self._heard, self._pinged = self._clock(), None
         with self._changed:
             for reply in replies:
-                self._take(reply)
+                self._inbox.take(reply)
 
     def _try_later(self, error: Error) -> None:
         """Say when to try again, or raise the error."""
         now = self._clock()
-        is_final = isinstance(error, ServerError) and error.code in _FINAL_REFUSALS
-        if is_final or (self._patience is not None and now >= self._lost_at + self._patience):
+        if is_final(error) or (
+            self._patience is not None and now >= self._lost_at + self._patience
+        ):
             self._lost_at = now
             raise error
         self._next_try = now + self._pauses.next()
