@@ -41,6 +41,15 @@ def a_pipeline_has_its_values_later(db: kvdb.Client[str]) -> None:
     assert_type(hits.value, int)
 
 
+async def messages_have_the_values_of_the_serializer() -> None:
+    with kvdb.Client(serializer=kvdb.TEXT).subscribe("a") as subscription:
+        assert_type(next(subscription).value, str)
+    async with kvdb.AsyncClient(serializer=kvdb.BYTES).subscribe("a", patterns=["b*"]) as later:
+        assert_type(await later.get(), kvdb.Message[bytes] | None)
+        async for message in later:
+            assert_type(message, kvdb.Message[bytes])
+
+
 def mistakes_are_found(db: kvdb.Client[str]) -> None:
     seconds: str = db.ttl("a")  # type: ignore[assignment]
     db.set("a")  # type: ignore[call-arg]

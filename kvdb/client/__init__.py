@@ -23,6 +23,7 @@ __all__ = [
     "JSON",
     "TEXT",
     "AsyncClient",
+    "AsyncSubscription",
     "Client",
     "Conflict",
     "Disconnected",
@@ -42,13 +43,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from kvdb.client.async_client import AsyncClient
+    from kvdb.client.async_subscription import AsyncSubscription
 else:
 
     def __getattr__(name: str) -> object:
-        # Only who uses it imports asyncio: that takes as long as everything else of the client.
-        if name != "AsyncClient":
+        # Only who uses them imports asyncio: that takes as long as everything else of the client.
+        if name not in ("AsyncClient", "AsyncSubscription"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from kvdb.client.async_client import AsyncClient
+        from kvdb.client import async_client
 
-        globals()[name] = AsyncClient
-        return AsyncClient
+        globals()[name] = value = getattr(async_client, name)
+        return value

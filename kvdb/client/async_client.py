@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar, overload
 from kvdb.client.address import DEFAULT_PORT, Address, parse_url
 from kvdb.client.async_pipeline import AsyncPipeline, AsyncTransaction, is_carried_out
 from kvdb.client.async_pool import FIRST_PAUSE, LONGEST_PAUSE, AsyncPool, LoopConnections
+from kvdb.client.async_subscription import AsyncSubscription
 from kvdb.client.command import Awaited, Command, implement
 from kvdb.client.commands import Commands, Name, Word, decode_name, glob_of
 from kvdb.client.errors import Conflict, Disconnected, ServerError
@@ -100,9 +101,8 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
         self._patience = patience
         self._timeout = inf if timeout is None else timeout
         self._serializer = serializer
-        self._pool = AsyncPool(
-            Address(host, port, timeout, password, db, user, name, context), max_connections
-        )
+        self._address = Address(host, port, timeout, password, db, user, name, context)
+        self._pool = AsyncPool(self._address, max_connections)
         self._loops = self._pool.loops
 
     @classmethod
@@ -201,6 +201,21 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
     async def execute(self, *words: Word) -> Any:
         """Carry out any command, by its words; return its reply as it is: as `command`."""
         return await self.command(*words)
+
+    def subscribe(
+        self, *channels: Name, patterns: Iterable[Name] = (), patience: float | None = None,
+        ping_interval: float = 30.0,
+    ) -> AsyncSubscription[V]:  # fmt: skip
+        """Return a subscription to channels, and to those that match glob patterns.
+
+        `async with` connects it. Its own connection is made anew when it breaks: for ever, or until
+        there was none for `patience` seconds. After `ping_interval` seconds of silence the server
+        is asked for a sign.
+        """
+        return AsyncSubscription(
+            self._address, self._serializer, self._prefix, channels, patterns,
+            first_patience=self._patience, patience=patience, ping_interval=ping_interval,
+        )  # fmt: skip
 
     # --- several commands ------------------------------------------------------------------------
 
