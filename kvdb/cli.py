@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
 import logging
 import os
@@ -21,8 +22,9 @@ from kvdb.logs import QueuedLog
 from kvdb.persistence import LoadingInterrupted
 from kvdb.service import CannotStart, Service
 from kvdb.settings import (
+    BY_FIELD,
+    GROUPS,
     LOG_LEVELS,
-    SETTINGS,
     BadSetting,
     Setting,
     configure,
@@ -38,32 +40,46 @@ FAILED_SAVE = 1
 
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
-    """Return the configuration. A flag counts more than KVDB_<FLAG> in the environment.
+    """Return the configuration. A flag counts more than KVDB_<FLAG> in the environment, and that
+    more than the file that --config names.
 
     Raises CannotStart, or exits as argparse does (--help, --version, a bad flag). What has no
     effect is logged.
     """
     parser = Parser(
         prog="python -m kvdb",
-        description="A key-value server: telnet, Redis clients and JSON lines on one port.",
-        epilog="Each flag may be an environment variable: KVDB_MAX_MB for --max-mb, KVDB_DATA for DATA. "
-        "Beside the server there are tools, each with a --help: python -m kvdb shell, ping, check, export, import.",
+        usage="%(prog)s [DATA] [flags]",
+        description="A key-value server: telnet, Redis clients and JSON lines on one port, and more on others.",
+        epilog=_EPILOG,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument(
+    for title, settings in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for setting in settings:
+            _add_flag(parser, group, setting)
+    group = parser.add_argument_group("help")
+    group.add_argument("-h", "--help", action="help", help="show this")
+    group.add_argument(
         "--version",
         action="version",
         version=f"kvdb {kvdb.__version__}, Python {sys.version.split()[0]}, {sys.platform}",
+        help="show the version, with those of Python and the system",
     )
-    for setting in SETTINGS:
-        _add_flag(parser, setting)
     given = {
         field: value
         for field, value in vars(parser.parse_args(arguments)).items()
         if value is not None
     }
     try:
-        config, remarks = configure(given, environment)
+        path = given.get("config_file") or BY_FIELD["config_file"].from_environment(environment)
+        from_file = {}
+        if path is not None:
+            from kvdb.config_file import read_config_file  # TOML: only for who uses it
+
+            from_file = read_config_file(path)
+        config, remarks = configure(given, environment, from_file)
     except BadSetting as bad:
         parser.error(str(bad))
     for remark in remarks:
@@ -85,7 +101,29 @@ def _refuse_to_be_open(config: Config) -> None:
         )
 
 
-def _add_flag(parser: Parser, setting: Setting) -> None:
+_EPILOG = """\
+Each flag may be an environment variable: KVDB_MAX_MB for --max-mb, KVDB_DATA for DATA; or a line of
+the file that --config names. The command line counts most, then the variable, then the file.
+
+examples:
+  python -m kvdb                                 data in kvdb.json, port 4242
+  python -m kvdb --in-memory --max-mb 256        a cache
+  python -m kvdb data.sqlite --fsync always      each change on disk before it is answered
+  python -m kvdb --http-port 8000                and a page at http://127.0.0.1:8000/
+  python -m kvdb --host 0.0.0.0 --password-file secret.txt
+
+Beside the server there are tools, each with a --help: python -m kvdb shell, ping, check, repair,
+export, import."""
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Columns as wide as the flags need; the examples stay as they are."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
+def _add_flag(parser: Parser, group: argparse._ArgumentGroup, setting: Setting) -> None:
     def convert(text: str) -> Any:
         try:
             return setting.parse(text)
@@ -93,18 +131,18 @@ def _add_flag(parser: Parser, setting: Setting) -> None:
             parser.error(str(bad))
 
     default = setting.default or getattr(Config(), setting.field, "")
-    text = f"{setting.help} (default: {default})" if setting.metavar else setting.help
+    text = f"{setting.help} (default: {default})" if not setting.is_switch else setting.help
     text = text.replace("%", "%%")
-    if not setting.metavar:
-        parser.add_argument(
+    if setting.is_switch:
+        group.add_argument(
             setting.flag, dest=setting.field, action="store_const", const=True, help=text
         )
     elif setting.flag.startswith("-"):
-        parser.add_argument(
+        group.add_argument(
             setting.flag, dest=setting.field, type=convert, metavar=setting.metavar, help=text
         )
     else:
-        parser.add_argument(
+        group.add_argument(
             setting.field, nargs="?", type=convert, metavar=setting.metavar, help=text
         )
 
@@ -123,8 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a server until it is told to stop; return the exit code."""
     started = time.monotonic()
     try:
-        queued = _begin_log()
+        queued = QueuedLog(logging.StreamHandler(sys.stderr))
+        logging.basicConfig(handlers=[queued])
         config = parse_config(sys.argv[1:] if arguments is None else arguments, os.environ)
+        queued.begin(config.log_format)
         logging.getLogger("kvdb").setLevel(LOG_LEVELS[config.log_level])
         if config.max_bytes:
             tune_allocator()
@@ -159,15 +199,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.info("stopped")
     queued.finish()
     return 0
-
-
-def _begin_log() -> QueuedLog:
-    """Log to standard error, by a thread of its own."""
-    target = logging.StreamHandler(sys.stderr)
-    target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    queued = QueuedLog(target)
-    logging.basicConfig(handlers=[queued])
-    return queued
 
 
 def _listen_for_signals(service: Service) -> None:

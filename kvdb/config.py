@@ -48,6 +48,8 @@ class Config:
     acl_log_max_len: int = 128  # entries of ACL LOG
     protected: bool = True
     log_level: str = "info"
+    log_format: str = "text"  # or json
+    config_file: Path | None = None  # which has said some of this
     slow_log_threshold: int = 10_000  # microseconds; -1: no slow log
     slow_log_length: int = 128
     latency_threshold: int = 0  # milliseconds; 0: no latency monitor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import queue
 import threading
@@ -26,10 +27,37 @@ MINUTE: Final = 60.0
 _WORDS: Final = logging.Formatter()  # the text and, if there is one, the traceback
 
 
+def _moment(record: logging.LogRecord) -> str:
+    """Return when something was logged: in UTC, as RFC 3339 has it, to the millisecond."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{moment}.{int(record.created % 1 * 1000):03d}Z"
+
+
+class TextLines(logging.Formatter):
+    """`2026-11-26T17:44:26.123Z INFO main port: listening ...`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{_moment(record)} {record.levelname} {super().format(record)}"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: `time`, `level`, `part` (of the server) and `message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _moment(record),
+            "level": record.levelname.lower(),
+            "part": record.name,
+            "message": super().format(record),
+        }
+        return json.dumps(line, ensure_ascii=False)
+
+
 class QueuedLog(logging.Handler):
     """Hands records to a thread that writes them with another handler; never waits.
 
-    The queue is a SimpleQueue because a signal handler may log, whatever its thread is doing.
+    Until begin() lines are held back. The queue is a SimpleQueue because a signal handler may log,
+    whatever its thread is doing.
     """
 
     def __init__(self, target: logging.Handler) -> None:
@@ -38,8 +66,14 @@ class QueuedLog(logging.Handler):
         self._queue: queue.SimpleQueue[logging.LogRecord | threading.Event] = queue.SimpleQueue()
         self._most = _MOST_WAITING
         self._dropped = 0  # a sum that is not exact does no harm
+        self._begun = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
+
+    def begin(self, log_format: str = "text") -> None:
+        """Write what has been logged, and from now on everything: as `text` or as `json`."""
+        self._target.setFormatter(JsonLines() if log_format == "json" else TextLines())
+        self._begun.set()
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the handler's lock: the very thread that a signal interrupts may hold it."""
@@ -58,6 +92,7 @@ class QueuedLog(logging.Handler):
         self._queue.put(record)
 
     def _write(self) -> None:
+        self._begun.wait()
         while True:
             record = self._queue.get()
             if isinstance(record, threading.Event):
@@ -72,6 +107,8 @@ class QueuedLog(logging.Handler):
 
     def finish(self) -> None:
         """Wait until everything that was logged is written, but not for long."""
+        if not self._begun.is_set():
+            self.begin()
         written = threading.Event()
         self._queue.put(written)
         written.wait(_AT_THE_END)

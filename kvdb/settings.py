@@ -23,6 +23,8 @@ LOG_LEVELS: Final = {
 }
 """Ours (info and error) and Redis's (verbose and notice)."""
 
+LOG_FORMATS: Final = ("text", "json")
+
 _LINK: Final = re.compile(r"[a-z]+://")
 """What Kubernetes and Docker set KVDB_PORT to for a service that is called kvdb: tcp://10.0.0.7:4242."""
 
@@ -66,12 +68,18 @@ class Setting:
         """How messages call it."""
         return f"{self.flag} ({self.variable})"
 
-    def parse(self, text: str) -> Any:
-        """Return the value that a text means. Raises BadSetting."""
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag stands alone, without a value."""
+        return not self.metavar
+
+    def parse(self, text: str, name: str = "") -> Any:
+        """Return the value that a text means. Raises BadSetting, which calls the setting `name`."""
         try:
             return self.read(text)
         except (ValueError, KeyError, OverflowError):
-            raise BadSetting(f"{self.name} must be {self.wanted}, not {text!r}") from None
+            name = name or self.name
+            raise BadSetting(f"{name} must be {self.wanted}, not {text!r}") from None
 
     def from_environment(self, environment: Mapping[str, str]) -> Any:
         """Return the value that the variable gives, or None. An empty one counts as not set."""
@@ -152,6 +160,12 @@ def log_level(text: str) -> str:
     return text.lower()
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in LOG_FORMATS:
+        raise ValueError
+    return text.lower()
+
+
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError
@@ -175,77 +189,97 @@ _MICROSECONDS: Final = "a number of microseconds, or -1"
 _SECONDS: Final = "a number of seconds"
 _FSYNCS: Final = [fsync.value for fsync in Fsync]
 
-SETTINGS: Final = (
-    Setting("data", "DATA", "DATA", "the path of a file", _path,
-            "the file that keeps the data", parameter="dbfilename"),
-    Setting("host", "--host", "ADDRESS", "an address or a name", _host,
-            "address to listen on", parameter="bind"),
-    Setting("port", "--port", "PORT", _A_PORT, _port,
-            "main port; 0: a free one"),
-    Setting("memcached_port", "--memcached-port", "PORT", _A_PORT, _port,
-            "port for memcached clients (usual: 11211)", "closed"),
-    Setting("haus_port", "--haus-port", "PORT", _A_PORT, _port,
-            "port for the Haus protocol (usual: 9888)", "closed"),
-    Setting("http_port", "--http-port", "PORT", _A_PORT, _port,
-            "port for HTTP (usual: 8000)", "closed"),
-    Setting("memcached_db", "--memcached-db", "N", "a number from 0 to 15", _database,
-            "database that memcached clients see"),
-    Setting("haus_db", "--haus-db", "N", "a number from 0 to 15", _database,
-            "database that Haus clients see"),
-    Setting("http_hosts", "--http-hosts", "NAME,NAME", "names, separated by commas", _names,
-            "names, beside localhost and addresses, by which browsers may reach the HTTP port",
-            "none"),
-    Setting("fsync", "--fsync", "WHEN", " or ".join(_FSYNCS), lambda text: Fsync(text).value,
-            f"when a change is in the journal: {', '.join(_FSYNCS)}", parameter="appendfsync"),
-    Setting("max_bytes", "--max-mb", "MB", _SIZE, _megabytes,
-            "byte budget in MB (2**20 bytes); the least recently used keys go first; 0: no limit", "64", parameter="maxmemory", changeable=True),
-    Setting("max_client_bytes", "--max-client-mb", "MB", _SIZE, _megabytes,
-            "what clients' buffers and queues may take together, beside the budget, in MB; "
-            "0: no limit", "64", parameter="maxmemory-clients", changeable=True),
-    Setting("max_value_bytes", "--max-value-mb", "MB", _SIZE + " above 0", _some_megabytes,
-            "longest value in MB", "16", parameter="proto-max-bulk-len"),
-    Setting("snapshot_interval", "--snapshot-interval", "SECONDS", _SECONDS, _number,
-            "seconds between snapshots; 0: only at the end and on SAVE", "60", parameter="save", changeable=True),
-    Setting("in_memory", "--in-memory", "", "1 or 0", _switch, "keep nothing on disk"),
-    Setting("max_clients", "--max-clients", "N", "a number above 0", _positive,
-            "connections at a time", parameter="maxclients", changeable=True),
-    Setting("idle_timeout", "--idle-timeout", "SECONDS", _SECONDS, _number,
-            "end connections that are silent for so many seconds; 0: never", "0", parameter="timeout", changeable=True),
-    Setting("password_file", "--password-file", "FILE", "the path of a file", _path,
-            "file whose first line is the password that clients must give; the variable "
-            "KVDB_PASSWORD may hold the password itself", "none", parameter="requirepass", changeable=True),
-    Setting("acl_file", "--acl-file", "FILE", "the path of a file", _path,
-            "file of users and what they may do, one per line as in Redis's users.acl", "none", parameter="aclfile"),
-    Setting("no_protection", "--no-protection", "", "1 or 0", _switch,
-            "allow an address other than loopback without a password", parameter="protected-mode"),
-    Setting("notify_keyspace_events", "--notify-keyspace-events", "LETTERS",
-            "some of the letters AKEg$lshzxetdnm", event_classes,
-            "which events of keys are published, as in Redis", "none", changeable=True),
-    Setting("output_limits", "--client-output-buffer-limit", "LIMITS",
-            "a class of clients, two sizes and seconds, such as 'pubsub 32mb 8mb 60'",
-            OutputLimits().changed, "what may wait for a client that does not read, as in Redis",
-            "pubsub 32mb 8mb 60", changeable=True),
-    Setting("tls_cert", "--tls-cert", "FILE", "the path of a file", _path,
-            "certificate (PEM, with its chain): every port speaks TLS then, and nothing else", "none", parameter="tls-cert-file", changeable=True),
-    Setting("tls_key", "--tls-key", "FILE", "the path of a file", _path,
-            "the certificate's key (PEM), if it is not in the same file", "none", parameter="tls-key-file", changeable=True),
-    Setting("tls_client_ca", "--tls-client-ca", "FILE", "the path of a file", _path,
-            "clients must show a certificate that these authorities have signed", "none", parameter="tls-ca-cert-file", changeable=True),
-    Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), log_level,
-            f"one of {', '.join(LOG_LEVELS)}", parameter="loglevel", changeable=True),
-    Setting("slow_log_threshold", "--slowlog-log-slower-than", "MICROSECONDS", _MICROSECONDS, _or_never,
-            "the slow log keeps requests that take at least so many microseconds; -1: none", changeable=True),
-    Setting("slow_log_length", "--slowlog-max-len", "N", "a whole number", _whole,
-            "how many requests the slow log keeps", changeable=True),
-    Setting("latency_threshold", "--latency-monitor-threshold", "MILLISECONDS", "a whole number", _whole,
-            "LATENCY shows what takes at least so many milliseconds; 0: off", changeable=True),
-    Setting("latency_tracking", "--latency-tracking", "", "1 or 0", _switch,
-            "count and time each command from the start on, not from the first INFO commandstats on", "no", changeable=True),
-    Setting("script_time_limit", "--lua-time-limit", "MILLISECONDS", "a whole number", _whole,
-            "a script that takes longer has others refused with BUSY, until it ends or is ended; 0: never", changeable=True),
-    Setting("enable_debug_command", "--enable-debug-command", "WHO", "no, yes or local", _who,
-            "who may use DEBUG, which is for tests: no, yes or local"),
-)  # fmt: skip
+GROUPS: Final = {
+    "data on disk": (
+        Setting("data", "DATA", "DATA", "the path of a file", _path,
+                "the file that keeps the data; one that ends in .sqlite, .sqlite3 or .db is a journal, "
+                "every other one a JSON snapshot", "kvdb.json", parameter="dbfilename"),
+        Setting("in_memory", "--in-memory", "", "1 or 0", _switch, "keep nothing on disk"),
+        Setting("snapshot_interval", "--snapshot-interval", "SECONDS", _SECONDS, _number,
+                "seconds between snapshots; 0: only at the end and on SAVE", "60", parameter="save", changeable=True),
+        Setting("fsync", "--fsync", "WHEN", " or ".join(_FSYNCS), lambda text: Fsync(text).value,
+                f"when a change is in the journal: {', '.join(_FSYNCS)}", parameter="appendfsync"),
+    ),
+    "ports and protocols": (
+        Setting("host", "--host", "ADDRESS", "an address or a name", _host,
+                "address to listen on", parameter="bind"),
+        Setting("port", "--port", "PORT", _A_PORT, _port,
+                "main port; 0: a free one"),
+        Setting("memcached_port", "--memcached-port", "PORT", _A_PORT, _port,
+                "port for memcached clients (usual: 11211)", "closed"),
+        Setting("haus_port", "--haus-port", "PORT", _A_PORT, _port,
+                "port for the Haus protocol (usual: 9888)", "closed"),
+        Setting("http_port", "--http-port", "PORT", _A_PORT, _port,
+                "port for HTTP (usual: 8000)", "closed"),
+        Setting("memcached_db", "--memcached-db", "N", "a number from 0 to 15", _database,
+                "database that memcached clients see"),
+        Setting("haus_db", "--haus-db", "N", "a number from 0 to 15", _database,
+                "database that Haus clients see"),
+        Setting("http_hosts", "--http-hosts", "NAME,NAME", "names, separated by commas", _names,
+                "names, beside localhost and addresses, by which browsers may reach the HTTP port",
+                "none"),
+    ),
+    "memory and limits": (
+        Setting("max_bytes", "--max-mb", "MB", _SIZE, _megabytes,
+                "byte budget in MB (2**20 bytes); the least recently used keys go first; 0: no limit", "64", parameter="maxmemory", changeable=True),
+        Setting("max_client_bytes", "--max-client-mb", "MB", _SIZE, _megabytes,
+                "what clients' buffers and queues may take together, beside the budget, in MB; "
+                "0: no limit", "64", parameter="maxmemory-clients", changeable=True),
+        Setting("max_value_bytes", "--max-value-mb", "MB", _SIZE + " above 0", _some_megabytes,
+                "longest value in MB", "16", parameter="proto-max-bulk-len"),
+        Setting("max_clients", "--max-clients", "N", "a number above 0", _positive,
+                "connections at a time", parameter="maxclients", changeable=True),
+        Setting("idle_timeout", "--idle-timeout", "SECONDS", _SECONDS, _number,
+                "end connections that are silent for so many seconds; 0: never", "0", parameter="timeout", changeable=True),
+        Setting("output_limits", "--client-output-buffer-limit", "LIMITS",
+                "a class of clients, two sizes and seconds, such as 'pubsub 32mb 8mb 60'",
+                OutputLimits().changed, "what may wait for a client that does not read, as in Redis",
+                "pubsub 32mb 8mb 60", changeable=True),
+        Setting("script_time_limit", "--lua-time-limit", "MILLISECONDS", "a whole number", _whole,
+                "a script that takes longer has others refused with BUSY, until it ends or is ended; 0: never", changeable=True),
+    ),
+    "who may do what": (
+        Setting("password_file", "--password-file", "FILE", "the path of a file", _path,
+                "file whose first line is the password that clients must give; the variable "
+                "KVDB_PASSWORD may hold the password itself", "none", parameter="requirepass", changeable=True),
+        Setting("acl_file", "--acl-file", "FILE", "the path of a file", _path,
+                "file of users and what they may do, one per line as in Redis's users.acl", "none", parameter="aclfile"),
+        Setting("no_protection", "--no-protection", "", "1 or 0", _switch,
+                "allow an address other than loopback without a password", parameter="protected-mode"),
+        Setting("tls_cert", "--tls-cert", "FILE", "the path of a file", _path,
+                "certificate (PEM, with its chain): every port speaks TLS then, and nothing else", "none", parameter="tls-cert-file", changeable=True),
+        Setting("tls_key", "--tls-key", "FILE", "the path of a file", _path,
+                "the certificate's key (PEM), if it is not in the same file", "none", parameter="tls-key-file", changeable=True),
+        Setting("tls_client_ca", "--tls-client-ca", "FILE", "the path of a file", _path,
+                "clients must show a certificate that these authorities have signed", "none", parameter="tls-ca-cert-file", changeable=True),
+        Setting("enable_debug_command", "--enable-debug-command", "WHO", "no, yes or local", _who,
+                "who may use DEBUG, which is for tests: no, yes or local"),
+    ),
+    "looking on": (
+        Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), log_level,
+                f"one of {', '.join(LOG_LEVELS)}", parameter="loglevel", changeable=True),
+        Setting("log_format", "--log-format", "FORMAT", "text or json", _log_format,
+                "how a line of the log is written: text, or json for a program that reads it"),
+        Setting("slow_log_threshold", "--slowlog-log-slower-than", "MICROSECONDS", _MICROSECONDS, _or_never,
+                "the slow log keeps requests that take at least so many microseconds; -1: none", changeable=True),
+        Setting("slow_log_length", "--slowlog-max-len", "N", "a whole number", _whole,
+                "how many requests the slow log keeps", changeable=True),
+        Setting("latency_threshold", "--latency-monitor-threshold", "MILLISECONDS", "a whole number", _whole,
+                "LATENCY shows what takes at least so many milliseconds; 0: off", changeable=True),
+        Setting("latency_tracking", "--latency-tracking", "", "1 or 0", _switch,
+                "count and time each command from the start on, not from the first INFO commandstats on", "no", changeable=True),
+        Setting("notify_keyspace_events", "--notify-keyspace-events", "LETTERS",
+                "some of the letters AKEg$lshzxetdnm", event_classes,
+                "which events of keys are published, as in Redis", "none", changeable=True),
+    ),
+    "settings in a file": (
+        Setting("config_file", "--config", "FILE", "the path of a file", _path,
+                "TOML file of settings, such as max-mb = 64; flags and variables count more", "none", parameter="config-file"),
+    ),
+}  # fmt: skip
+"""All settings, as the help has them in groups."""
+
+SETTINGS: Final = tuple(setting for group in GROUPS.values() for setting in group)
 
 BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}
 
@@ -263,27 +297,31 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     )
 
 
-def configure(given: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[Config, list[str]]:
+def configure(
+    given: Mapping[str, Any], environment: Mapping[str, str], from_file: Mapping[str, Any]
+) -> tuple[Config, list[str]]:
     """Return the configuration, and remarks on what has no effect.
 
-    `given` is what stands on the command line, by field; it counts more than the environment.
-    Raises BadSetting.
+    `given` is what stands on the command line, by field; it counts more than the environment, and
+    that more than `from_file`. Raises BadSetting.
     """
     from_variables = {
         setting.field: value
         for setting in SETTINGS
         if (value := setting.from_environment(environment)) is not None
     }
-    values = {**from_variables, **given}
+    sources = (given, from_variables, from_file)
+    values = {**from_file, **from_variables, **given}
     if values.get("in_memory") and "data" in values:
-        both_given = "in_memory" in given and "data" in given
-        neither_given = "in_memory" not in given and "data" not in given
-        if both_given or neither_given:
+        kept, unkept = (
+            next(rank for rank, source in enumerate(sources) if field in source)
+            for field in ("data", "in_memory")
+        )
+        if kept == unkept:
             raise BadSetting(
                 f"{BY_FIELD['data'].name} and {BY_FIELD['in_memory'].name} exclude each other"
             )
-        if "data" in given:
-            values["in_memory"] = False
+        values["in_memory"] = unkept < kept
     config = Config(
         **{
             field: value

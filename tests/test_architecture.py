@@ -16,6 +16,7 @@ PACKAGE = ROOT / "kvdb"
 FLOORS = (
     ("kvdb.__main__", "kvdb.healthcheck"),
     ("kvdb.cli", "kvdb.pytest_plugin", "kvdb.tools"),
+    ("kvdb.config_file",),
     ("kvdb.testing",),
     ("kvdb.service",),
     ("kvdb.http",),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import threading
 import time
 import unittest
 from unittest import mock
 
-from kvdb.logs import MINUTE, QueuedLog, SparseLog
-from tests.support import ManualClock, until
+from kvdb.logs import MINUTE, JsonLines, QueuedLog, SparseLog, TextLines
+from tests.support import ManualClock, Wire, running_server, until
 
 
 class Target(logging.Handler):
@@ -29,11 +30,42 @@ class Target(logging.Handler):
         self.lines.append(record.getMessage())
 
 
+class DebugTest(unittest.TestCase):
+    """At level debug each connection is told, and each refusal, without what may be secret."""
+
+    def test_connections_and_refusals_are_told_on_every_port(self) -> None:
+        logger = logging.getLogger("kvdb")
+        self.addCleanup(logger.setLevel, logger.level)
+        with (
+            self.assertLogs("kvdb", "DEBUG") as logged,
+            running_server(memcached_port=0, haus_port=0, http_port=0) as service,
+        ):
+            ports = {name: each.port for name, each in service.listeners.items()}
+            for name, request, answer in (
+                ("main", b"SECRET hunter2\r\n", b"\n"),
+                ("haus", b"NONSENSE\n", b"\n"),
+                ("memcached", b"get k\r\n", b"\n"),
+                ("http", b"GET /nonsense HTTP/1.0\r\n\r\n", b"\r\n\r\n"),
+            ):
+                with Wire(ports[name]) as wire:
+                    wire.socket.sendall(request)
+                    wire.read_until(answer)
+            until(lambda: sum("connection ended" in line for line in logged.output) == 4)
+        text = "\n".join(logged.output)
+        for name, port in ports.items():
+            self.assertRegex(text, rf"client [\d.:]+: connected to port {port}", name)
+        self.assertRegex(text, r"DEBUG:.*client [\d.:]+: refused: ERR unknown command 'SECRET'\n")
+        self.assertRegex(text, r"client [\d.:]+: refused: (?!ERR unknown)")
+        self.assertRegex(text, r'client [\d.:]+: "GET /nonsense HTTP/1.0" 404')
+        self.assertNotIn("hunter2", text)
+
+
 class QueuedLogTest(unittest.TestCase):
     def start(self, stuck: bool = False) -> logging.Logger:
         self.target = Target(stuck)
         self.addCleanup(self.target.opened.set)
         self.queued = QueuedLog(self.target)
+        self.queued.begin()
         logger = logging.Logger("test")
         logger.addHandler(self.queued)
         return logger
@@ -41,13 +73,45 @@ class QueuedLogTest(unittest.TestCase):
     def test_the_root_logger_adds_nothing_to_the_text(self) -> None:
         root = logging.RootLogger(logging.INFO)
         target = logging.StreamHandler(stream := io.StringIO())
-        target.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         queued = QueuedLog(target)
         with mock.patch("logging.root", root):
             logging.basicConfig(handlers=[queued])  # gives a format to handlers that have none
         root.info("stopped")
         queued.finish()
-        self.assertEqual(stream.getvalue(), "INFO stopped\n")
+        self.assertRegex(stream.getvalue(), r"^[-\d]+T[:\d]+\.\d\d\dZ INFO stopped\n$")
+
+    def record(self, text: str) -> logging.LogRecord:
+        record = logging.LogRecord("kvdb.cli", logging.WARNING, "", 0, text, (), None)
+        record.created = 1_700_000_000.9996
+        return record
+
+    def test_a_line_of_text_gives_the_moment_in_utc(self) -> None:
+        with mock.patch.dict("os.environ", TZ="Asia/Tokyo"):
+            self.assertEqual(
+                TextLines().format(self.record("full")), "2023-11-14T22:13:20.999Z WARNING full"
+            )
+
+    def test_a_line_of_json_is_one_object_on_one_line(self) -> None:
+        line = JsonLines().format(self.record('a "b"\nc \u00e9'))
+        self.assertNotIn("\n", line)
+        self.assertEqual(
+            json.loads(line),
+            {
+                "time": "2023-11-14T22:13:20.999Z", "level": "warning", "part": "kvdb.cli",
+                "message": 'a "b"\nc \u00e9',
+            },
+        )  # fmt: skip
+
+    def test_lines_are_held_back_until_it_is_known_how_to_write_them(self) -> None:
+        queued = QueuedLog(logging.StreamHandler(stream := io.StringIO()))
+        logger = logging.Logger("kvdb.cli")
+        logger.addHandler(queued)
+        logger.warning("early")
+        queued.begin("json")
+        logger.warning("late")
+        queued.finish()
+        lines = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+        self.assertEqual(lines, ["early", "late"])
 
     def test_lines_are_written_in_their_order_by_another_thread(self) -> None:
         logger = self.start()

@@ -27,6 +27,39 @@ def resp(*words: bytes | str) -> bytes:
     return encode_request(word if isinstance(word, bytes) else word.encode() for word in words)
 
 
+class HintsTest(unittest.TestCase):
+    """Who types by hand is told what may help; clients get the text that they know."""
+
+    def typed(self, line: str) -> str:
+        return Conversation().bytes(f"{line}\r\n").decode().rstrip("\r\n")
+
+    def test_an_unknown_command_that_was_typed_gets_a_hint(self) -> None:
+        for line, hint in (
+            ("gte a", "(did you mean GET or GETEX?)"),
+            ("Lpush a b", "(kvdb has no lists)"),
+            ("ZADD a 1 b", "(kvdb has no sorted sets)"),
+            ("xyzzy", "(HELP lists the commands)"),
+            ("client lits", "(did you mean CLIENT LIST?)"),
+            ("set a", "(HELP SET tells how it is written)"),
+            ("client", "(HELP CLIENT tells how it is written)"),
+            ("\\xff", "(HELP lists the commands)"),
+        ):
+            with self.subTest(line):
+                self.assertTrue(self.typed(line).endswith(hint), self.typed(line))
+
+    def test_other_errors_and_other_dialects_stay_as_they_are(self) -> None:
+        talk = Conversation()
+        self.assertEqual(
+            talk.error("GTE", "a"), "ERR unknown command 'GTE', with args beginning with: 'a' "
+        )
+        talk.bytes(resp("SET", "a", "x"))
+        self.assertEqual(self.typed("set a b ex 0"), "-ERR invalid expire time in 'set' command")
+        self.assertEqual(
+            talk.bytes("incr a\r\n"), b"-ERR value is not an integer or out of range\r\n"
+        )
+        self.assertEqual(talk.bytes("mget a b\r\n"), talk.bytes(resp("MGET", "a", "b")))
+
+
 class MixedDialects(unittest.TestCase):
     STREAM = (
         resp("SET", "a", "1\r\n{")
@@ -55,7 +88,7 @@ class MixedDialects(unittest.TestCase):
         b"*2\r\n$4\r\n1\r\n{\r\n$-1\r\n"
         b"$4\r\n1\r\n{\r\n"
         b'{"status": "OK", "result": "2"}\n'
-        b"-ERR unknown command 'NOSUCH', with args beginning with: 'command' \r\n"
+        b"-ERR unknown command 'NOSUCH', with args beginning with: 'command' (did you mean TOUCH?)\r\n"
         b'{"status": "ERROR", "message": "not a JSON object on one line"}\n'
         b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.4.0\r\n$5\r\nproto\r\n:3\r\n"
         b"$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"

@@ -46,6 +46,8 @@ VARIABLES = {
     "--tls-key": "KVDB_TLS_KEY",
     "--tls-client-ca": "KVDB_TLS_CLIENT_CA",
     "--log-level": "KVDB_LOG_LEVEL",
+    "--log-format": "KVDB_LOG_FORMAT",
+    "--config": "KVDB_CONFIG",
     "--slowlog-log-slower-than": "KVDB_SLOWLOG_LOG_SLOWER_THAN",
     "--slowlog-max-len": "KVDB_SLOWLOG_MAX_LEN",
     "--latency-monitor-threshold": "KVDB_LATENCY_MONITOR_THRESHOLD",
@@ -71,6 +73,7 @@ GOOD = {
     "--max-clients": ("7", "max_clients", 7),
     "--idle-timeout": ("30", "idle_timeout", 30.0),
     "--log-level": ("NOTICE", "log_level", "notice"),
+    "--log-format": ("JSON", "log_format", "json"),
     "--notify-keyspace-events": ("Ag$KE", "notify_keyspace_events", "AKE"),
     "--client-output-buffer-limit": (
         "pubsub 1mb 2k 3",
@@ -87,6 +90,7 @@ GOOD = {
 OTHERS = {
     "--host": "::1",
     "--log-level": "error",
+    "--log-format": "text",
     "--enable-debug-command": "no",
     "--notify-keyspace-events": "E",
     "--client-output-buffer-limit": "normal 1 2 3",
@@ -115,6 +119,8 @@ BAD = {
     "--tls-key": ("a\0b",),
     "--tls-client-ca": ("a\0b",),
     "--log-level": ("loud",),
+    "--log-format": ("xml", "1"),
+    "--config": ("a\0b",),
     "--notify-keyspace-events": ("all", "KEq"),
     "--client-output-buffer-limit": ("pubsub 1 2", "x 1 2 3", "pubsub -1 2 3", "pubsub 1 2 x"),
     "--slowlog-log-slower-than": ("-2", "1.5", "x"),
@@ -275,6 +281,77 @@ class EverySettingTest(SettingsCase):
         for arguments in (("--nonsense",), ("--max", "5"), ("a.json", "b.json"), ("--port",)):
             with self.subTest(arguments):
                 self.assertTrue(self.refused(*arguments))
+
+
+class ConfigFileTest(SettingsCase):
+    """--config: the same settings, by the same names, in TOML."""
+
+    def write(self, *lines: str) -> str:
+        return str(self.file("kvdb.toml", "\n".join(lines).encode()))
+
+    def test_each_setting_may_stand_in_it_as_text(self) -> None:
+        for flag, (text, field, value) in GOOD.items():
+            path = self.write(f"{flag.lstrip('-').lower()} = '{text}'")
+            with self.subTest(flag):
+                config = self.parse("--config", path)
+                self.assertEqual(config, Config(**{field: value}, config_file=Path(path)))
+                self.assertEqual(self.parse(KVDB_CONFIG=path), config)
+
+    def test_numbers_switches_and_lists_are_written_as_toml_has_them(self) -> None:
+        path = self.write(
+            "port = 5000", "http-port = 0", "max_mb = 1.5", "in-memory = true",
+            "latency-tracking = false", "http-hosts = ['A.example', 'b']", "slowlog-log-slower-than = -1",
+        )  # fmt: skip
+        config = self.parse("--config", path)
+        self.assertEqual((config.port, config.http_port, config.max_bytes), (5000, 0, 3 * MB // 2))
+        self.assertEqual((config.data, config.latency_tracking), (None, False))
+        self.assertEqual(config.http_hosts, ("a.example", "b"))
+        self.assertEqual(config.slow_log_threshold, -1)
+
+    def test_the_variable_counts_more_and_the_flag_most(self) -> None:
+        path = self.write("port = 1", "max-clients = 1", "idle-timeout = 1")
+        config = self.parse(
+            "--config",
+            path,
+            "--port",
+            "3",
+            KVDB_PORT="2",
+            KVDB_MAX_CLIENTS="2",
+            KVDB_CONFIG="/none",
+        )
+        self.assertEqual((config.port, config.max_clients, config.idle_timeout), (3, 2, 1))
+
+    def test_data_and_in_memory_exclude_each_other_there_and_else_the_stronger_counts(self) -> None:
+        path = self.write("data = 'a.json'", "in-memory = true")
+        self.assertIn("exclude each other", self.refused("--config", path))
+        path = self.write("in-memory = true")
+        self.assertEqual(self.parse("--config", path, KVDB_DATA="b.json").data, Path("b.json"))
+        path = self.write("data = 'a.json'")
+        self.assertIsNone(self.parse("--config", path, KVDB_IN_MEMORY="1").data)
+        self.assertEqual(self.parse("--config", path, KVDB_IN_MEMORY="0").data, Path("a.json"))
+
+    def test_what_is_wrong_is_one_sentence_that_names_the_setting_and_the_file(self) -> None:
+        for line, words in (
+            ("max-md = 5", "there is no setting max-md (in {path}); did you mean max-mb?"),
+            ("password = 'x'", "no setting password (in {path}); did you mean password-file?"),
+            ("config = 'x'", "there is no setting config (in {path})"),
+            ("port = true", "port (in {path}) must be a number from 0 to 65535, not 'true'"),
+            ("port = 'x'", "port (in {path}) must be a number from 0 to 65535, not 'x'"),
+            ("port = []", "port (in {path}) must be a number from 0 to 65535, not ''"),
+            ("port = 1979-05-27", "port (in {path}) must be"),
+            ("max-mb = nan", "max-mb (in {path}) must be a number of megabytes, not 'nan'"),
+            ("in-memory = 'maybe'", "in-memory (in {path}) must be 1 or 0, not 'maybe'"),
+            ("log-level = 'loud'", "log-level (in {path}) must be debug or"),
+            ("[port]", "port (in {path}) must be"),
+            ("max-mb = 1\nmax_mb = 2", "{path} sets max_mb twice"),
+            ("port", "cannot read the settings in {path}: Expected '='"),
+            ("port = 1\nport = 2", "cannot read the settings in {path}: Cannot overwrite"),
+        ):
+            path = self.write(line)
+            with self.subTest(line):
+                self.assertIn(words.format(path=path), self.refused("--config", path))
+        for path in (str(self.folder), str(self.folder / "none"), str(self.file("x", b"\xff = 1"))):
+            self.assertIn(f"cannot read the settings in {path}", self.refused("--config", path))
 
 
 class UnknownVariablesTest(SettingsCase):

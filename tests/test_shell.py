@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import kvdb.testing
 from kvdb.client.address import Address
 from kvdb.client.errors import ServerError
+from kvdb.commands.hints import explanation, hint
 from kvdb.tools import editing
 from kvdb.tools.editing import History, candidates, may_be_kept, set_up
-from kvdb.tools.hints import explanation, hint
 from kvdb.tools.shell import Shell
 from kvdb.tools.showing import raw, readable
 from tests.test_tools import run_tool

@@ -259,7 +259,7 @@ class UnknownCommandTest(CommandTest):
     def test_a_request_that_is_not_text_is_quoted_as_it_came(self) -> None:
         self.assertEqual(
             self.talk.bytes(b"\xff\xfe\r\n"),
-            b"-ERR unknown command '\xff\xfe', with args beginning with: \r\n",
+            b"-ERR unknown command '\xff\xfe', with args beginning with: (HELP lists the commands)\r\n",
         )
 
     def test_an_unknown_subcommand_is_named_as_it_was_given(self) -> None:

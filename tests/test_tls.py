@@ -332,7 +332,7 @@ class FilesTest(TlsTest):
         for flag in ("--tls-key", "--tls-client-ca"):
             field = flag.lstrip("-").replace("-", "_")
             with self.assertRaisesRegex(BadSetting, f"{flag} .* needs --tls-cert"):
-                configure({field: Path("x")}, {})
+                configure({field: Path("x")}, {}, {})
 
     def test_the_healthcheck_shakes_hands(self) -> None:
         with self.server() as service:

@@ -207,7 +207,7 @@ class BatchTest(UndecidedCase):
         self.write_down(refused=True)
         replies = self.replies(client).splitlines()
         self.assertIn(REFUSED, replies[0])
-        self.assertEqual(replies[1], b"-ERR wrong number of arguments for 'set' command")
+        self.assertTrue(replies[1].startswith(b"-ERR wrong number of arguments for 'set' command"))
 
     def test_a_data_block_that_is_under_way_still_belongs_to_its_request(self) -> None:
         writer, client = self.client(), Memcached(Session(self.instance))

@@ -59,7 +59,7 @@ def _server(instance: Instance) -> Fields:
         "uptime_in_seconds": uptime,
         "uptime_in_days": uptime // 86400,
         "executable": sys.executable,
-        "config_file": "",
+        "config_file": str(instance.config.config_file or ""),
     }
 
 

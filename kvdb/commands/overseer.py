@@ -252,7 +252,7 @@ def _words(operation: Operation, who: Any, arguments: Any, request: Any) -> Iter
     if operation.wire_name == "auth" and not isinstance(operation, Command):
         yield from (b"AUTH", HIDDEN)  # of whatever form, there is nothing to be shown
         return
-    if type(request) is list:
+    if isinstance(request, list):
         yield from _flat(request)
     else:
         if isinstance(operation, Command):

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from kvdb.acl import Rules, User
-from kvdb.commands.refusals import log_refusal
+from kvdb.commands.refusals import log_refusal, tell_refusal
 from kvdb.commands.unfinished import Unfinished
 from kvdb.commands.waiting import TakesLong
 from kvdb.errors import CommandError
@@ -50,6 +50,8 @@ class Counts(Unfinished):
         self.counts[ERROR_COUNT + code] += 1
         if self.authenticated:
             log_refusal(self, code, error.text)
+        else:
+            tell_refusal(self, error.text)
         return error.as_reply()
 
     def count_refusals(self, replies: list[Reply]) -> None:

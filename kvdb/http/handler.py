@@ -294,4 +294,4 @@ class Handler(BaseHTTPRequestHandler):
                 stream.close()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        log.debug("client %s: " + format, self.client_address, *arguments)
+        log.debug("client %s: " + format, self.session.address, *arguments)

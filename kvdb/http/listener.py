@@ -86,6 +86,8 @@ class HttpServer(Listener):
     def _serve(
         self, request: socket.socket, client_address: Any, connection: OpenConnection
     ) -> None:
+        address = format_address(client_address)
+        log.debug("client %s: connected to port %d", address, self.port)
         try:
             with contextlib.suppress(OSError):  # it may be gone already
                 keep_alive(request)
@@ -95,6 +97,7 @@ class HttpServer(Listener):
         except Exception:
             self.handle_error(request, client_address)
         finally:
+            log.debug("client %s: connection ended", address)
             connection.close()
             self.shutdown_request(connection.socket)
             self.forget(connection)

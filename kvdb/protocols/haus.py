@@ -20,6 +20,7 @@ from typing import Final
 
 from kvdb.acl.users import DEFAULT
 from kvdb.commands.pending_writes import TransactionEnded
+from kvdb.commands.refusals import tell_refusal
 from kvdb.commands.session import LONG_LINE, Session, TakesLong
 from kvdb.commands.table import Named, needs_nothing
 from kvdb.errors import TLS_HANDSHAKE, CommandError, NotOurProtocol
@@ -94,8 +95,10 @@ class Haus(RequestLoop):
         except TakesLong:
             raise
         except (HausError, TransactionEnded) as error:
+            tell_refusal(self.session, str(error))
             return _line({"status": "Error", "mesg": str(error)})
         except CommandError as error:
+            tell_refusal(self.session, error.text)
             text = error.text.removeprefix("ERR ")
             if text.startswith("NOPERM "):
                 text = f"Not permitted: {text.removeprefix('NOPERM ')}!"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kvdb.commands.hints import with_hint
 from kvdb.commands.session import Session
 from kvdb.commands.table import RUN_NAMES, TABLE
 from kvdb.errors import NOT_SAVED, TLS_HANDSHAKE, CommandError, NotOurProtocol, ProtocolError
@@ -23,6 +24,10 @@ from kvdb.resp.requests import NotAnArray, RequestLimits, RequestParser, Run
 # How many words a request has that is answered together with others. Not SET with options: it
 # would be carried out one by one, so that not all is one step, which the disk keeps or refuses.
 _RUNS = {name: TABLE[name].least + 1 for name in RUN_NAMES}
+
+
+class Typed(list[bytes]):
+    """The words of an inline command."""
 
 
 class MainPort(RequestLoop):
@@ -90,6 +95,8 @@ class MainPort(RequestLoop):
             if type(reply) is list:
                 return self._in_batches(encode_pieces(reply, session.version))
             return encode_reply(reply, session.version)
+        if kind is Typed:
+            return self._answer_typed(request) if request else b""
         if kind is Run:
             return self._in_batches(encode_each(session.execute_run(request), session.version))
         session.form = encode_push  # what is subscribed to by a JSON line comes as JSON lines
@@ -97,6 +104,15 @@ class MainPort(RequestLoop):
             return self._in_batches(answer(session, request))
         finally:
             session.form = encode_reply
+
+    def _answer_typed(self, words: Typed) -> bytes:
+        """Answer what a person may have typed: an error says what may help."""
+        reply, session = self.session.execute(words), self.session
+        if type(reply) is list:
+            return self._in_batches(encode_pieces(reply, session.version))
+        if isinstance(reply, CommandError):
+            reply = with_hint(words, reply)
+        return encode_reply(reply, session.version)
 
     def _instead(self) -> Instead | None:
         session, last = self.session, self._last
@@ -141,8 +157,9 @@ class MainPort(RequestLoop):
         self._encodes_slowly = first == ord("{")  # JSON
         return self._take_json if self._encodes_slowly else self._take_inline
 
-    def _take_inline(self) -> list[bytes] | None:
-        return next_inline_request(self._buffer, self._longest_line())
+    def _take_inline(self) -> Typed | None:
+        words = next_inline_request(self._buffer, self._longest_line())
+        return None if words is None else Typed(words)
 
     def _take_json(self) -> bytes | None:
         longest = self._longest_line()

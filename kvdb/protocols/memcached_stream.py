@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Final
 
+from kvdb.commands.refusals import tell_refusal
 from kvdb.commands.session import Session, TakesLong
 from kvdb.commands.table import Named, Operation, needs_nothing
 from kvdb.errors import BUSY, TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
@@ -218,6 +219,7 @@ class MemcachedStream(RequestLoop):
 
     def _refusal(self, error: CommandError) -> bytes:
         """Return the reply to what the store has refused, or what the user may not do."""
+        tell_refusal(self.session, error.text)
         if error.text.startswith("NOPERM "):
             text = error.text.removeprefix("NOPERM ").encode("utf-8", "surrogateescape")
             return b"CLIENT_ERROR not permitted: %b\r\n" % text

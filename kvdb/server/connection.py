@@ -148,6 +148,7 @@ class Connection(Waits):
             self._close()
 
     def _close(self) -> None:
+        log.debug("client %s: connection ended", self.session.address)
         self._transport.close()
         self._dialect.end()
         self._held_back = None

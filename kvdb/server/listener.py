@@ -251,6 +251,7 @@ class Port(Listener):
         session.close, session.push = connection.end, connection.push
         session.recall = connection.recall
         self.remember(connection)
+        log.debug("client %s: connected to port %d", session.address, self.port)
         try:
             self.instance.admit(session)
             self._loop.call(connection.enter)

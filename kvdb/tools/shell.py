@@ -9,13 +9,13 @@ from typing import Any, BinaryIO, Final
 
 from kvdb.client.address import Address
 from kvdb.client.errors import Error, ServerError
+from kvdb.commands.hints import explanation, hint
 from kvdb.errors import ProtocolError
 from kvdb.flags import Parser
 from kvdb.protocols.inline import split_words
 from kvdb.tools import complain
 from kvdb.tools.addresses import add_flags, address_of, is_url
 from kvdb.tools.editing import HISTORY, History, load_readline, set_up
-from kvdb.tools.hints import explanation, hint
 from kvdb.tools.remote import LISTENING, Remote, describe
 from kvdb.tools.showing import raw, readable
 

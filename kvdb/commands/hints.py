@@ -1,14 +1,13 @@
-"""What helps after an error: the usage of a command, or the name that was probably meant."""
+"""What helps a person after an error: the usage of a command, or the name that was probably meant."""
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.commands.table import TABLE, Command
+from kvdb.errors import CommandError
 
 _ABSENT: Final = {
     "lists": "LPUSH RPUSH LPUSHX RPUSHX LPOP RPOP LRANGE LLEN LINDEX LINSERT LREM LSET LTRIM LPOS LMOVE "
@@ -58,9 +57,22 @@ def hint(words: Sequence[bytes], refusal: str) -> str | None:
     row = find_command(words)
     if row is container and row.subcommands and len(words) > 1:
         subcommand = words[1].upper().decode("utf-8", "replace")
-        found = difflib.get_close_matches(subcommand, map(bytes.decode, row.subcommands), 1)
+        found = _close(subcommand, [known.decode() for known in row.subcommands], 1)
         return f"Did you mean {row.name} {found[0]}?" if found else None
     return f"Usage: {usage(row)}" if row is not None and refusal.startswith("ERR ") else None
+
+
+def with_hint(words: Sequence[bytes], refusal: CommandError) -> CommandError:
+    """Return the refusal with what may help whoever has typed these words; the text begins as ever."""
+    text, name = refusal.text, words[0].decode("ascii", "replace").upper()
+    if text.startswith(("ERR unknown command", "ERR unknown subcommand")):
+        help = hint(words, text) or "HELP lists the commands"
+        help = help[0].lower() + help[1:].rstrip(".") if help[0] == "D" else help.rstrip(".")
+    elif text.startswith("ERR wrong number of arguments") and words[0].upper() in TABLE:
+        help = f"HELP {name} tells how it is written"
+    else:
+        return refusal
+    return CommandError(f"{text.rstrip()} ({help})")
 
 
 def _families_here() -> set[str]:
@@ -69,8 +81,19 @@ def _families_here() -> set[str]:
 
 
 def _meant(name: str, known: list[str]) -> str | None:
-    close = difflib.get_close_matches(name, known, 3, cutoff=0.65)
+    close = _close(name, known, 3)
     return f"Did you mean {' or '.join(close)}?" if close else None
+
+
+def _close(name: str, known: list[str], most: int) -> list[str]:
+    """Return which of the known names look like this one."""
+    from difflib import get_close_matches  # only who mistypes needs it
+
+    close = get_close_matches(name, known, 2 * most, cutoff=0.65)
+    close.sort(
+        key=lambda each: sorted(each) != sorted(name)
+    )  # two letters that changed places first
+    return close[:most]
 
 
 def explanation(words: Sequence[bytes]) -> str:
