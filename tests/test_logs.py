@@ -56,7 +56,7 @@ class DebugTest(unittest.TestCase):
             self.assertRegex(text, rf"client [\d.:]+: connected to port {port}", name)
         self.assertRegex(text, r"DEBUG:.*client [\d.:]+: refused: ERR unknown command 'SECRET'\n")
         self.assertRegex(text, r"client [\d.:]+: refused: (?!ERR unknown)")
-        self.assertRegex(text, r'client [\d.:]+: "GET /nonsense HTTP/1.0" 404')
+        self.assertRegex(text, r'client [\d.:]+: "GET /nonsense HTTP/1.0" 500')
         self.assertNotIn("hunter2", text)
 
 
