@@ -8,7 +8,7 @@ if sys.version_info < (3, 11):
 
 from kvdb.allocator import use_system_allocator
 
-TOOLS = ("check", "export", "import", "ping", "shell")
+TOOLS = ("check", "export", "import", "ping", "repair", "shell")
 """Words that start something else than a server, unless there is a file of that name."""
 
 

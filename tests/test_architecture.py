@@ -25,6 +25,7 @@ FLOORS = (
     ("kvdb.commands",),
     ("kvdb.scripting",),
     ("kvdb.memory", "kvdb.persistence", "kvdb.notifications", "kvdb.reaper", "kvdb.tracking"),
+    ("kvdb.rdb",),
     ("kvdb.periodic",),
     ("kvdb.store",),
     (
@@ -52,7 +53,6 @@ FLOORS = (
         "kvdb.output_limits",
         "kvdb.pause",
         "kvdb.prefixes",
-        "kvdb.rdb",
         "kvdb.replies",
         "kvdb.spelling",
     ),

@@ -35,6 +35,16 @@ ENTRIES: dict[Key, Entry] = {
 }
 
 
+DUMP_OF_VALKEY = base64.b64decode(
+    "VkFMS0VZMDgw+gp2YWxrZXktdmVyBTkuMS4y+gpyZWRpcy1iaXRzwED6BWN0aW1lwtV1CGv6CHVzZWQtbWVtwqDN"
+    "EQD6CGFvZi1iYXNlwAD+APsEAAABc8AMFgFoAQFmAXafWrHtigIAABIBbAECCQkAAAABAAEB/xUBeAEQAAABohkM"
+    "Sp8AAAAAAAAAABwcAAAACgABAQABAQGBYQIAAQIBAAEAAQEBBAH/AYEAAAGiGQxKnwCBAAABohkMSp8AAAABAQFn"
+    "gQAAAaIZDEqfAAEBAAABohkMSp8AAAAAAAAAAJ9KDBmiAQAAAQEBY59KDBmiAQAAn0oMGaIBAAABAAABohkMSp8A"
+    "AAAAAAAAAP+dxgPymAV+zw=="
+)
+"""What Valkey 9.1 saves: a string, a hash whose field expires, a list, a stream with a group."""
+
+
 class Done(NamedTuple):
     """What a tool has done."""
 
@@ -299,6 +309,150 @@ class CheckTest(ToolCase):
         path.unlink()
         self.change(path, "CREATE TABLE other (x)")
         self.assertIn("another program", self.check(path)[1])
+
+
+class RepairTest(ToolCase):
+    """`kvdb repair` saves what is sound aside; the damaged file stays as it is."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.many: dict[Key, Entry] = {
+            b"key:%04d" % n: Entry(b"value %d" % n * 20) for n in range(3000)
+        }
+
+    def repair(self, path: Path, *more: str) -> tuple[Done, dict[Key, Entry]]:
+        before = path.read_bytes()
+        done = run_tool("repair", str(path), *more)
+        self.assertEqual(path.read_bytes(), before)
+        new = Path(more[0]) if more else path.with_name(f"data.repaired{path.suffix}")
+        found: dict[Key, Entry] = {}
+        if new.exists():
+            self.assertEqual(read_data(new, found.__setitem__).problems, [])
+        return done, found
+
+    def test_what_is_sound_is_left_alone(self) -> None:
+        for path in (self.snapshot(), self.journal()):
+            done, found = self.repair(path)
+            self.assertEqual((done.code, found), (0, {}))
+            self.assertIn("nothing to repair", done.out.decode())
+
+    def test_lines_before_and_behind_the_damage_are_saved(self) -> None:
+        path = self.snapshot(self.many)
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[7] = lines[7][:9] + b"\xff\xfe" + lines[7][12:]
+        lines[100] = b"\0" * len(lines[100])
+        path.write_bytes(b"".join(lines[:-2]))
+        done, found = self.repair(path)
+        self.assertEqual(done.code, 0, done.err)
+        self.assertLess(set(found.items()), set(self.many.items()))
+        self.assertGreaterEqual(len(found), 2996)
+        text = done.out.decode()
+        self.assertIn("Line 8: this is not", text)
+        self.assertIn("cut short", text)
+        self.assertIn(f"{len(found):,} entries were saved to", text)
+
+    def test_other_databases_deadlines_and_flags_are_kept_and_the_expired_left_out(self) -> None:
+        path = self.snapshot(ENTRIES | {b"due": Entry(b"v", 5.0)})
+        path.write_bytes(path.read_bytes()[:-10])
+        self.assertEqual(self.repair(path)[1], ENTRIES)
+
+    def test_a_journal_is_read_from_both_ends_of_the_damage(self) -> None:
+        path = self.journal(self.many)
+        data = bytearray(path.read_bytes())
+        for place in range(len(data) // 2, len(data) // 2 + 3 * 4096):
+            data[place] ^= 0xA5
+        path.write_bytes(data)
+        self.assertEqual(run_tool("check", str(path)).code, 1)
+        done, found = self.repair(path)
+        self.assertEqual(done.code, 0, done.err)
+        self.assertLess(set(found.items()), set(self.many.items()))
+        self.assertGreater(len(found), 2500)
+        self.assertLessEqual({b"key:0000", b"key:2999"}, set(found))
+
+    def test_damaged_rows_of_a_journal_are_left_out(self) -> None:
+        path = self.journal()
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("DROP TRIGGER updated_by_hand")
+            database.execute("UPDATE entries SET value = 'x' WHERE key = 'plain'")
+        done, found = self.repair(path, str(self.folder / "new.sqlite"))
+        self.assertEqual(found, {key: entry for key, entry in ENTRIES.items() if key != b"plain"})
+        self.assertIn("The entry 'plain' is damaged", done.out.decode())
+
+    def test_nothing_is_written_where_nothing_can_be_read_or_something_is_there(self) -> None:
+        path = self.snapshot()
+        (self.folder / "data.repaired.json").touch()
+        done, found = run_tool("repair", str(path)), None
+        self.assertIn("exists already", done.err)
+        self.assertEqual((done.code, found), (1, None))
+        for name, content in (
+            ("a.json", b"nonsense"),
+            ("a.sqlite", b"SQLite format 3\0" + b"x" * 5000),
+        ):
+            (self.folder / name).write_bytes(content)
+            done = run_tool("repair", str(self.folder / name))
+            self.assertEqual(done.code, 1)
+            self.assertIn("no entry of", done.err)
+        self.assertEqual(run_tool("repair", str(self.folder / "none.json")).code, 1)
+        names = sorted(each.name for each in self.folder.iterdir())
+        self.assertEqual(names, ["a.json", "a.sqlite", "data.json", "data.repaired.json"])
+
+
+class RdbTest(ToolCase):
+    """Redis's own format: to and from files and servers."""
+
+    def exported(self, source: str) -> Path:
+        done = run_tool("export", source, "--rdb")
+        self.assertEqual(done.code, 0, done.err)
+        path = self.folder / "dump.rdb"
+        path.write_bytes(done.out)
+        return path
+
+    def read(self, path: Path) -> dict[Key, Entry]:
+        found: dict[Key, Entry] = {}
+        self.assertEqual(read_data(path, found.__setitem__).problems, [])
+        return found
+
+    def test_what_is_exported_can_be_imported_but_for_memcacheds_flags(self) -> None:
+        entries = {key: entry._replace(client_flags=0) for key, entry in ENTRIES.items()}
+        dump = self.exported(str(self.snapshot()))
+        for name in ("new.json", "new.sqlite"):
+            done = run_tool("import", str(dump), str(self.folder / name))
+            self.assertEqual((done.code, done.err), (0, "kvdb import: 3 entries imported\n"))
+            self.assertEqual(self.read(self.folder / name), entries)
+        with kvdb.testing.running() as server:
+            self.assertEqual(run_tool("import", str(dump), server.url).code, 0)
+            again = self.exported(server.url)
+        self.assertEqual(run_tool("import", str(again), str(self.folder / "b.json")).code, 0)
+        self.assertEqual(self.read(self.folder / "b.json"), entries)
+
+    def test_keys_of_other_types_are_counted_by_what_they_are(self) -> None:
+        path = self.folder / "theirs.rdb"
+        path.write_bytes(DUMP_OF_VALKEY)
+        done = run_tool("import", str(path), str(self.folder / "new.json"))
+        self.assertEqual(done.code, 1)
+        self.assertIn(
+            "1 entry imported, 1 key of type hash left out, 1 key of type list left out, "
+            "1 key of type stream left out",
+            done.err,
+        )
+        self.assertEqual(self.read(self.folder / "new.json"), {b"s": Entry(b"12")})
+
+    def test_a_damaged_file_is_refused_as_a_whole(self) -> None:
+        entries: dict[Key, Entry] = {b"k%d" % n: Entry(b"v" * 50) for n in range(40)}
+        whole = self.exported(str(self.snapshot(entries))).read_bytes()
+        path, target = self.folder / "damaged.rdb", self.folder / "new.json"
+        for damaged in (
+            *(whole[:length] for length in range(6, len(whole), 97)),
+            *(
+                whole[:n] + bytes((whole[n] ^ 4,)) + whole[n + 1 :]
+                for n in range(6, len(whole), 97)
+            ),
+        ):
+            path.write_bytes(damaged)
+            done = run_tool("import", str(path), str(target))
+            self.assertEqual(done.code, 1)
+            self.assertIn("nothing was imported", done.err)
+            self.assertFalse(target.exists())
 
 
 class ExportImportTest(ToolCase):

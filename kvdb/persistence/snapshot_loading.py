@@ -11,7 +11,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -68,11 +68,34 @@ def load_snapshot(path: Path, store: Store, progress: Progress | None = None) ->
     return reader.count
 
 
+def salvage_snapshot(path: Path, tell: Callable[[str], None]) -> Iterator[tuple[Key, Entry]]:
+    """Yield every entry of a damaged file that can be read, and tell what cannot.
+
+    Raises PersistenceError if it cannot be opened, or was written by a newer kvdb.
+    """
+    try:
+        with open(path, "rb") as file:
+            yield from _Reader(path, file, Progress(path), tell).entries()
+    except OSError as error:
+        raise PersistenceError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+class _Damaged(Exception):
+    """A line is not what it should be."""
+
+
 class _Reader:
     """Reads the lines of a snapshot and checks them. One thread uses it, at the start."""
 
-    def __init__(self, path: Path, file: BinaryIO, progress: Progress) -> None:
-        self._path, self._file, self._progress = path, file, progress
+    def __init__(
+        self,
+        path: Path,
+        file: BinaryIO,
+        progress: Progress,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """`tell` is told what is damaged, and the reader goes on; without it, it raises."""
+        self._path, self._file, self._progress, self._tell = path, file, progress, tell
         self._line_number = 0
         self._footer: dict[str, Any] | None = None
 
@@ -83,26 +106,35 @@ class _Reader:
 
     def entries(self) -> Iterator[tuple[Key, Entry]]:
         """Yield what the file holds. Raises PersistenceError at the first line that is wrong."""
+        try:
+            yield from self._lines()
+        except _Damaged as damage:
+            raise PersistenceError(
+                f"{self._path}, line {self._line_number}: {damage}. It was left untouched: put a "
+                "good copy in its place, or move it away to start empty"
+            ) from None
+
+    def _lines(self) -> Iterator[tuple[Key, Entry]]:
         header = self._file.readline()
         if header:
             self._line_number = 1
-            self._check_header(self._parse(header))
+            self._check_header(self._parse(header) or {})
         checksum = hashlib.sha256(header)
         while piece := self._file.read(_PIECE) + self._file.readline():
             covered = len(piece)  # by the checksum
             for key, value, expires_at, other_line in _split_lines(piece):
                 self._line_number += 1
                 if self._footer is not None:
-                    raise self._damaged("there is more after its last line")
+                    self._damaged("there is more after its last line")
                 if not other_line:
                     yield key, Entry(value, float(expires_at) if expires_at else None)
                     continue
                 record = self._parse(other_line)
-                if "sha256" in record:
+                if record is not None and "sha256" in record:
                     self._footer = record
                     covered -= len(other_line)
-                else:
-                    yield self._entry(record)
+                elif record is not None and (entry := self._entry(record)):
+                    yield entry
             checksum.update(piece[:covered])
             self._progress.report(self.count)
         self._check_footer(checksum.hexdigest())
@@ -110,31 +142,32 @@ class _Reader:
     def _check_footer(self, checksum: str) -> None:
         footer = self._footer
         if footer is None:
-            raise self._damaged("it ends too early: it has been cut short")
-        if footer.get("entries") != self.count:
-            raise self._damaged(f"it holds {self.count} entries instead of {footer.get('entries')}")
-        if footer["sha256"] != checksum:
-            raise self._damaged("its checksum does not fit: some line has been changed")
+            self._damaged("it ends too early: it has been cut short")
+        elif footer.get("entries") != self.count:
+            self._damaged(f"it holds {self.count} entries instead of {footer.get('entries')}")
+        elif footer["sha256"] != checksum:
+            self._damaged("its checksum does not fit: some line has been changed")
 
-    def _parse(self, line: bytes) -> dict[str, Any]:
+    def _parse(self, line: bytes) -> dict[str, Any] | None:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             record = None
-        if not isinstance(record, dict):
-            raise self._damaged("this is not a JSON object")
-        return record
+        if isinstance(record, dict):
+            return record
+        self._damaged("this is not a JSON object")
+        return None
 
     def _check_header(self, record: dict[str, Any]) -> None:
         if record.get("format") != FORMAT:
-            raise self._damaged("this is not a kvdb snapshot")
-        if record.get("version") != VERSION:
+            self._damaged("this is not a kvdb snapshot")
+        elif record.get("version") != VERSION:
             raise PersistenceError(
                 f"{self._path} has format version {record.get('version')}, and this kvdb reads "
                 f"version {VERSION}: start the kvdb that wrote it, or a newer one"
             )
 
-    def _entry(self, record: dict[str, Any]) -> tuple[Key, Entry]:
+    def _entry(self, record: dict[str, Any]) -> tuple[Key, Entry] | None:
         try:
             name, value = _decode_field(record, "key"), _decode_field(record, "value")
             db, expires_at = record.get("db", 0), record.get("expires_at")
@@ -146,13 +179,14 @@ class _Reader:
                 raise ValueError
             return key_in(db, name), Entry(value, deadline, client_flags)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-            raise self._damaged("this is not an entry") from None
+            self._damaged("this is not an entry")
+            return None
 
-    def _damaged(self, what: str) -> PersistenceError:
-        return PersistenceError(
-            f"{self._path}, line {self._line_number}: {what}. It was left untouched: put a good "
-            "copy in its place, or move it away to start empty"
-        )
+    def _damaged(self, what: str) -> None:
+        """Raise _Damaged, or tell it."""
+        if self._tell is None:
+            raise _Damaged(what)
+        self._tell(f"Line {self._line_number}: {what}.")
 
 
 def _split_lines(piece: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""What `python -m kvdb` does beside serving: ping, shell, check, export and import.
+"""What `python -m kvdb` does beside serving: ping, shell, check, repair, export and import.
 
 Each tool is a module with a main() that takes the words after its name, and returns an exit code:
 0 if all went well, 1 if not. The command line itself is wrong: code 2. A server imports none of this.
@@ -19,6 +19,7 @@ _MODULES: Final = {
     "export": "kvdb.tools.exporting",
     "import": "kvdb.tools.importing",
     "ping": "kvdb.tools.ping",
+    "repair": "kvdb.tools.repair",
     "shell": "kvdb.tools.shell",
 }
 

@@ -1,4 +1,4 @@
-"""`kvdb export`: everything in a data file, or on a server, as JSON lines (see `lines`)."""
+"""`kvdb export`: everything in a data file, or on a server, as JSON lines (see `lines`) or as an RDB."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from kvdb.client.address import Address
@@ -16,6 +16,7 @@ from kvdb.client.connection import Connection
 from kvdb.client.errors import Error, ServerError
 from kvdb.flags import Parser
 from kvdb.persistence import PersistenceError
+from kvdb.rdb.files import RdbWriter
 from kvdb.store.entry import Entry, Key, has_come, key_in
 from kvdb.tools import FAILED, complain, counted
 from kvdb.tools.addresses import add_flags, address_of, is_url
@@ -30,8 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     """Write the entries to standard output, and to standard error how many; 1 if any is missing."""
     parser = Parser(
         prog="kvdb export",
-        description="Write every entry of a data file, or of a server, as a line of JSON. From a "
-        "server of several databases come all, unless one is named.",
+        description="Write every entry of a data file, or of a server, as a line of JSON; with --rdb all "
+        "of them as a dump.rdb for Redis or Valkey. From a server of several databases come all, "
+        "unless one is named.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -40,60 +42,84 @@ def main(arguments: Sequence[str]) -> int:
         metavar="FILE|URL",
         help="a data file, or kvdb://HOST:PORT, redis://HOST",
     )
+    parser.add_argument(
+        "--rdb",
+        action="store_true",
+        help="write Redis's own format; memcached's flags are left out",
+    )
     add_flags(parser)
     options = parser.parse_args(arguments)
     source: str | None = options.source
+    written = _Written(sys.stdout.buffer, options.rdb)
     if source is None or is_url(source):
         address = address_of(parser, source, options)
         only_one = options.db is not None or (source and urlsplit(source).path.strip("/"))
-        return _export_server(address, [address.db] if only_one else None)
-    return _export_file(Path(source).expanduser())
+        return _export_server(written, address, [address.db] if only_one else None)
+    return _export_file(written, Path(source).expanduser())
 
 
-def _export_file(path: Path) -> int:
-    now, written, expired = time.time(), 0, 0
-    output = sys.stdout.buffer
+class _Written:
+    """What has been written, and how many entries that is."""
+
+    def __init__(self, output: BinaryIO, as_rdb: bool) -> None:
+        self._output = output
+        self._rdb = RdbWriter(output) if as_rdb else None
+        self.count = 0
+
+    def add(self, key: Key, entry: Entry) -> None:
+        """Write an entry."""
+        if self._rdb is None:
+            self._output.write(encode_line(key, entry))
+        else:
+            self._rdb.add(key, entry)
+        self.count += 1
+
+    def end(self) -> None:
+        """Nothing is missing: without its end, Redis refuses an RDB."""
+        if self._rdb is not None:
+            self._rdb.end()
+
+    def __str__(self) -> str:
+        return counted(self.count, "entry", "entries")
+
+
+def _export_file(written: _Written, path: Path) -> int:
+    now, expired = time.time(), 0
 
     def take(key: Key, entry: Entry) -> None:
-        nonlocal written, expired
+        nonlocal expired
         if has_come(entry.expires_at, now):
             expired += 1
         else:
-            output.write(encode_line(key, entry))
-            written += 1
+            written.add(key, entry)
 
     try:
         findings = read_data(path, take)
     except PersistenceError as error:
         return complain("export", str(error))
-    complain("export", f"{_entries(written)} written, {expired:,} expired left out")
+    written.end()
+    complain("export", f"{written} written, {expired:,} expired left out")
     for problem in findings.problems:
         complain("export", problem)
     return FAILED if findings.problems else 0
 
 
-def _export_server(address: Address, databases: list[int] | None) -> int:
-    written, export = 0, None
+def _export_server(written: _Written, address: Address, databases: list[int] | None) -> int:
+    export = None
     try:
         export = Export(Connection(replace(address, db=0)))
         for key, entry in export.entries(databases):
-            sys.stdout.buffer.write(encode_line(key, entry))
-            written += 1
+            written.add(key, entry)
+        written.end()
     except Error as error:
-        return complain(
-            "export", f"{error}; {_entries(written)} had been written, and more are missing"
-        )
+        return complain("export", f"{error}; {written} had been written, and more are missing")
     finally:
         if export is not None:
             export.connection.close()
     others = export.other_types
     left_out = f", {counted(others, 'key', 'keys')} left out: no string" if others else ""
-    complain("export", f"{_entries(written)} written{left_out}")
+    complain("export", f"{written} written{left_out}")
     return FAILED if others else 0
-
-
-def _entries(number: int) -> str:
-    return counted(number, "entry", "entries")
 
 
 @dataclass

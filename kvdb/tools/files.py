@@ -8,10 +8,10 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from kvdb.config import Config
@@ -19,7 +19,7 @@ from kvdb.persistence import PersistenceError
 from kvdb.persistence.database import FORMAT_VERSION
 from kvdb.persistence.lockfile import AlreadyLocked, LockFile
 from kvdb.persistence.rows import DamagedRow, decode_row
-from kvdb.persistence.snapshot_loading import load_snapshot
+from kvdb.persistence.snapshot_loading import load_snapshot, salvage_snapshot
 from kvdb.persistence.snapshot_writing import unfinished
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key
@@ -56,20 +56,33 @@ def is_journal(path: Path) -> bool:
 
 
 def read_data(path: Path, take: Take) -> Findings:
-    """Read everything in a data file; return what was found.
+    """Read a data file, as far as a server would read it; return what was found.
 
     Raises PersistenceError if there is no such file, it is another program's, or it is a journal that
     a server is using. (A snapshot can be read all the same: a save replaces it as a whole.)
     """
+    return _read(path, take, salvage=False)
+
+
+def salvage_data(path: Path, take: Take) -> Findings:
+    """Read everything in a data file that can be read, behind damage as well.
+
+    Where a snapshot's checksum does not fit, one of its entries may be another than was written.
+    Raises PersistenceError as read_data() does.
+    """
+    return _read(path, take, salvage=True)
+
+
+def _read(path: Path, take: Take, salvage: bool) -> Findings:
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
         raise PersistenceError(f"cannot read {path}: {error.strerror or error}") from None
     if not is_journal(path):
-        return _read_snapshot(path, take)
+        return _read_snapshot(path, take, salvage)
     with _keeping_servers_out(path):
-        return _read_journal(path, take)
+        return _read_journal(path, take, salvage)
 
 
 # --- snapshots ----------------------------------------------------------------------------
@@ -89,12 +102,16 @@ class _Receiver:
         return 0
 
 
-def _read_snapshot(path: Path, take: Take) -> Findings:
+def _read_snapshot(path: Path, take: Take, salvage: bool) -> Findings:
     findings = Findings("a snapshot")
-    try:
-        load_snapshot(path, cast(Store, _Receiver(findings, take)))
-    except PersistenceError as error:
-        findings.problems.append(f"{error}.")
+    receiver = _Receiver(findings, take)
+    if salvage:
+        receiver.restore(salvage_snapshot(path, findings.problems.append))
+    else:
+        try:
+            load_snapshot(path, cast(Store, receiver))
+        except PersistenceError as error:
+            findings.problems.append(f"{error}.")
     if unfinished(path).exists():
         findings.remarks.append(f"{unfinished(path)} is a save that was not finished.")
     return findings
@@ -127,12 +144,12 @@ def _keeping_servers_out(path: Path) -> Iterator[None]:
             yield
 
 
-def _read_journal(path: Path, take: Take) -> Findings:
+def _read_journal(path: Path, take: Take, salvage: bool) -> Findings:
     findings = Findings("a journal")
     with ExitStack() as stack:
         try:
             database = stack.enter_context(closing(_open_copy(path, stack)))
-            _read_rows(path, database, findings, take)
+            _read_rows(path, database, findings, take, salvage)
         except sqlite3.Error as error:
             findings.problems.append(f"SQLite cannot read on: {error}.")
         except OSError as error:
@@ -156,7 +173,9 @@ def _open_copy(path: Path, stack: ExitStack) -> sqlite3.Connection:
     return sqlite3.connect(folder / path.name)
 
 
-def _read_rows(path: Path, database: sqlite3.Connection, findings: Findings, take: Take) -> None:
+def _read_rows(
+    path: Path, database: sqlite3.Connection, findings: Findings, take: Take, salvage: bool
+) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > FORMAT_VERSION:
         raise PersistenceError(f"{path} was written by a newer kvdb: use that one")
@@ -166,12 +185,19 @@ def _read_rows(path: Path, database: sqlite3.Connection, findings: Findings, tak
     if version == 0:
         findings.remarks.append("It is empty.")
         return
-    for (text,) in database.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
-        if text != "ok":
-            findings.problems.append(f"SQLite finds: {text}.")
+    try:
+        for (text,) in database.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
+            if text != "ok":
+                findings.problems.append(f"SQLite finds: {text}.")
+    except sqlite3.DatabaseError as error:
+        if not salvage:
+            raise
+        findings.problems.append(f"SQLite cannot check it: {error}.")
     checksum = "checksum" if version > 1 else "NULL"
     damaged = by_hand = 0
-    for row in database.execute(f"SELECT {_COLUMNS}, {checksum} FROM entries"):
+    for row in _all_rows(
+        database, f"SELECT {_COLUMNS}, {checksum} FROM entries", findings, salvage
+    ):
         try:
             key, entry = decode_row(row)
         except DamagedRow as error:
@@ -190,6 +216,20 @@ def _read_rows(path: Path, database: sqlite3.Connection, findings: Findings, tak
     if by_hand:
         findings.remarks.append(f"Written by hand, without checksums: {by_hand:,}.")
     _check_state(path, database, findings, findings.entries + damaged)
+
+
+def _all_rows(
+    database: sqlite3.Connection, query: str, findings: Findings, salvage: bool
+) -> Iterator[Any]:
+    """Yield the rows; to salvage them, from the end as well, where SQLite cannot read on."""
+    try:
+        yield from database.execute(query)
+    except sqlite3.DatabaseError as error:
+        if not salvage:
+            raise
+        findings.problems.append(f"SQLite cannot read on, and begins from the end: {error}.")
+        with suppress(sqlite3.DatabaseError):
+            yield from database.execute(f"{query} ORDER BY db DESC, key DESC")
 
 
 def _check_state(

@@ -1,10 +1,11 @@
-"""`kvdb import`: JSON lines (see `lines`) into a data file, or onto a server."""
+"""`kvdb import`: JSON lines (see `lines`) or an RDB of Redis, into a data file or onto a server."""
 
 from __future__ import annotations
 
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from kvdb.persistence.database import JournalFile
 from kvdb.persistence.lockfile import AlreadyLocked, LockFile
 from kvdb.persistence.snapshot_loading import load_snapshot
 from kvdb.persistence.snapshot_writing import write_snapshot
+from kvdb.rdb.files import NotRdb, RdbReader, check_checksum, is_rdb
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key, has_come, split_key
 from kvdb.tools import FAILED, complain, counted
@@ -38,11 +40,14 @@ def main(arguments: Sequence[str]) -> int:
     """Import a file and say how many entries there were; 0 if all of them arrived, else 1."""
     parser = Parser(
         prog="kvdb import",
-        description="Put the entries of a file of JSON lines, as `kvdb export` writes it, into a data "
-        "file or onto a server. What is there already stays, unless it has the same key.",
+        description="Put the entries of a file of JSON lines, as `kvdb export` writes it, or the string "
+        "keys of a dump.rdb of Redis or Valkey into a data file or onto a server. What is there "
+        "already stays, unless it has the same key.",
         allow_abbrev=False,
     )
-    parser.add_argument("lines", metavar="FILE.jsonl", help="the lines; - : standard input")
+    parser.add_argument(
+        "lines", metavar="FILE", help="the lines, - : from standard input; or a dump.rdb"
+    )
     parser.add_argument(
         "target",
         nargs="?",
@@ -57,7 +62,10 @@ def main(arguments: Sequence[str]) -> int:
         try:
             lines: BinaryIO = sys.stdin.buffer
             if options.lines != "-":
-                lines = stack.enter_context(open(Path(options.lines).expanduser(), "rb"))
+                path = Path(options.lines).expanduser()
+                lines = stack.enter_context(open(path, "rb"))
+                if is_rdb(path):
+                    progress.rdb = check_rdb(path)
             if target is None or is_url(target):
                 address = address_of(parser, target, options)
                 named = options.db is not None or (target and urlsplit(target).path.strip("/"))
@@ -66,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
                 _import_to_file(progress, lines, Path(target).expanduser().resolve())
         except (Error, PersistenceError) as error:
             progress.end(str(error))
+        except NotRdb as error:
+            progress.end(f"nothing was imported from {options.lines}: {error}")
         except OSError as error:
             progress.end(f"cannot read {options.lines}: {error.strerror or error}")
         except KeyboardInterrupt:
@@ -83,6 +93,8 @@ class Import:
     problems: int = 0
     under_way: int = 0
     """How many have been sent and not been answered."""
+    rdb: Counter[str] | None = None
+    """The lines are none, but an RDB file, which has so many keys of other types."""
 
     def problem(self, text: str) -> None:
         """Count a problem, and tell it if it is one of the first."""
@@ -101,6 +113,13 @@ class Import:
     def entries(self, lines: BinaryIO) -> Iterator[tuple[Key, Entry]]:
         """Yield what the lines say; wrong and expired ones are counted and left out."""
         number, now = 0, time.time()
+        if self.rdb is not None:
+            for key, entry in RdbReader(lines, LONGEST_LINE).entries():
+                if has_come(entry.expires_at, now):
+                    self.expired += 1
+                else:
+                    yield key, entry
+            return
         while line := lines.readline(LONGEST_LINE):
             number += 1
             if not line.strip():
@@ -135,10 +154,23 @@ class Import:
             parts.append(f"{self.expired:,} expired left out")
         if self.flags_lost:
             parts.append(f"{self.flags_lost:,} of them without their client_flags")
+        for name, number in sorted((self.rdb or {}).items()):
+            parts.append(f"{counted(number, 'key', 'keys')} of type {name} left out")
         if self.problems:
             parts.append(counted(self.problems, "problem", "problems"))
         complain("import", ", ".join(parts))
-        return FAILED if self.problems else 0
+        return FAILED if self.problems or self.rdb else 0
+
+
+def check_rdb(path: Path) -> Counter[str]:
+    """Read an RDB file as a whole; return how many keys of other types it has. Raises NotRdb."""
+    with open(path, "rb") as file:
+        check_checksum(file)
+        file.seek(0)
+        reader = RdbReader(file, LONGEST_LINE)
+        for _ in reader.entries():
+            pass
+    return reader.others
 
 
 # --- onto a server ------------------------------------------------------------------------
