@@ -36,6 +36,7 @@ class Config:
     max_bytes: int = 64 * MB  # 0: no limit
     fsync: str = "everysec"  # of the journal: always, everysec or never
     http_hosts: tuple[str, ...] = ()  # names, beside localhost, that a Host header may give
+    http_writable: bool = False  # the page may change keys
     snapshot_interval: float = 60.0  # seconds; 0: only on SAVE and at the end
     max_clients: int = 10_000
     max_value_bytes: int = 16 * MB

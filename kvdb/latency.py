@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from typing import Final, NamedTuple
 
 _SAMPLES: Final = 160  # of an event, as in Redis
 _ROWS: Final = 4  # of a graph
 _COLUMNS: Final = 80
+Buckets = dict[tuple[int, int], int]
+"""How many calls there were by how long they took: see `Times`."""
+
 _TOPS: Final = "_o#"  # of a column of a graph: how far it reaches into its highest row
 
 
@@ -89,6 +92,18 @@ def _age(seconds: int) -> str:
     return f"{max(seconds, 0)}s"
 
 
+def percentile(buckets: Buckets, percent: float) -> float:
+    """Return the microseconds within which so many of these calls were carried out."""
+    wanted = sum(buckets.values()) * percent / 100
+    seen, microseconds = 0, 0.0
+    for (shift, part), count in sorted(buckets.items()):
+        seen += count
+        microseconds = (((part + 1) << shift) - 1) / 1000
+        if seen >= wanted:
+            break
+    return microseconds
+
+
 class Times:
     """The times of one command, with an error of less than 2 % (a histogram of nanoseconds).
 
@@ -98,7 +113,7 @@ class Times:
     def __init__(self) -> None:
         self.calls = self.failed = self.rejected = 0
         self.nanoseconds = 0
-        self._buckets: dict[tuple[int, int], int] = {}
+        self.buckets: Buckets = {}
 
     def add(self, nanoseconds: int) -> None:
         """Count a call that took so long."""
@@ -106,18 +121,11 @@ class Times:
         self.nanoseconds += nanoseconds
         shift = max(0, nanoseconds.bit_length() - 7)
         bucket = shift, nanoseconds >> shift
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
 
     def percentile(self, percent: float) -> float:
         """Return the microseconds within which so many of all calls were carried out."""
-        wanted = self.calls * percent / 100
-        seen, microseconds = 0, 0.0
-        for (shift, part), count in sorted(self._buckets.items()):
-            seen += count
-            microseconds = (((part + 1) << shift) - 1) / 1000
-            if seen >= wanted:
-                break
-        return microseconds
+        return percentile(self.buckets, percent)
 
     def cumulative(self) -> dict[int, int]:
         """Return how many calls took at most so many microseconds, as LATENCY HISTOGRAM has it.
@@ -127,7 +135,7 @@ class Times:
         """
         found: dict[int, int] = {}
         seen, limit = 0, 1024
-        for (shift, part), count in sorted(self._buckets.items()):
+        for (shift, part), count in sorted(self.buckets.items()):
             while (part << shift) > limit:
                 limit *= 2
             seen += count
@@ -158,6 +166,14 @@ class CommandTimes:
         """Start anew."""
         with self._lock:
             self._times.clear()
+
+    def buckets(self) -> Buckets:
+        """Return the times of the calls of all commands together."""
+        with self._lock:
+            total: Counter[tuple[int, int]] = Counter()
+            for times in self._times.values():
+                total.update(times.buckets)
+            return total
 
     def all(self) -> dict[str, Times]:
         """Return the times by command; they go on counting."""

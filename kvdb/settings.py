@@ -218,6 +218,8 @@ GROUPS: Final = {
         Setting("http_hosts", "--http-hosts", "NAME,NAME", "names, separated by commas", _names,
                 "names, beside localhost and addresses, by which browsers may reach the HTTP port",
                 "none"),
+        Setting("http_writable", "--http-writable", "", "1 or 0", _switch,
+                "have the page at / change and delete keys, too; without it, it only shows them", "no"),
     ),
     "memory and limits": (
         Setting("max_bytes", "--max-mb", "MB", _SIZE, _megabytes,
@@ -380,4 +382,6 @@ def _check_persistence(config: Config, values: Mapping[str, Any]) -> list[str]:
         remarks.append(f"{BY_FIELD['snapshot_interval'].name} has no effect: {kept}")
     if config.http_hosts and config.http_port is None:
         remarks.append(f"{BY_FIELD['http_hosts'].name} has no effect without --http-port")
+    if config.http_writable and config.http_port is None:
+        remarks.append(f"{BY_FIELD['http_writable'].name} has no effect without --http-port")
     return remarks

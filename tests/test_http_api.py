@@ -19,6 +19,7 @@ from kvdb.http.browsing import CUT
 from kvdb.memory import CONNECTION_BYTES
 from kvdb.store import Store
 from kvdb.store.budget import EvictionPolicy
+from kvdb.store.entry import Entry
 from kvdb.store.scans import HASHES, hash_of
 from tests.support import ManualClock
 
@@ -40,9 +41,11 @@ class ApiTest(unittest.TestCase):
         self.instance = Instance(self.store, config, persistence, monotonic=ManualClock(0))
         self.api = Api(self.instance)
 
-    def ask(self, target: str, method: str = "GET", body: bytes = b"") -> Response:
+    def ask(
+        self, target: str, method: str = "GET", body: bytes = b"", if_match: str | None = None
+    ) -> Response:
         path, _, query = target.partition("?")
-        return self.api.respond(Request(method, path, query, body))
+        return self.api.respond(Request(method, path, query, body, if_match=if_match))
 
     def assert_answers(
         self, target: str, status: int, body: bytes = b"", method: str = "GET"
@@ -178,6 +181,36 @@ class RestTest(ApiTest):
         self.clock.now += 2
         self.assertEqual(self.ask("/keys/k").status, 404)
 
+    def test_patch_changes_the_ttl_alone(self) -> None:
+        self.assertEqual(self.ask("/keys/k?ttl=5", "PATCH").status, 404)
+        self.store.set(b"k", b"v")
+        self.assertEqual(self.ask("/keys/k?ttl=5", "PATCH").status, 204)
+        entry = self.store.entry(b"k")
+        self.assertEqual((entry and entry.value, entry and entry.expires_at), (b"v", 1_000_005.0))
+        self.assertEqual(self.ask("/keys/k?ttl=none", "PATCH").status, 204)
+        self.assertEqual(self.ask("/keys/k").headers, {})
+        for ttl in ("", "?ttl=0", "?ttl=x"):
+            with self.assertRaisesRegex(ValueError, "ttl"):
+                self.ask(f"/keys/k{ttl}", "PATCH")
+
+    def test_keepttl_keeps_the_ttl_of_what_is_replaced(self) -> None:
+        self.store.set(b"k", b"v", expires_at=self.clock.now + 5)
+        self.ask("/keys/k?keepttl=1", "PUT", b"w")
+        self.assertEqual(self.store.entry(b"k"), Entry(b"w", self.clock.now + 5))
+        self.assertEqual(self.ask("/keys/new?keepttl=1", "PUT", b"w").status, 201)
+
+    def test_a_change_can_depend_on_what_was_read(self) -> None:
+        self.store.set(b"k", b"v")
+        self.assertNotIn("ETag", self.ask("/keys/k").headers)
+        tag = self.ask("/keys/k?etag=1").headers["ETag"]
+        self.assertEqual(self.ask("/keys/k", "PUT", b"w", if_match=tag).status, 204)
+        for method in ("PUT", "PATCH", "DELETE"):
+            self.assertEqual(self.ask("/keys/k?ttl=5", method, b"x", if_match=tag).status, 412)
+        self.assertEqual(self.store.entry(b"k"), Entry(b"w"))
+        self.assertEqual(self.ask("/keys/absent", "PUT", b"w", if_match=tag).status, 412)
+        tag = self.ask("/keys/k?etag=1").headers["ETag"]
+        self.assertEqual(self.ask("/keys/k", "DELETE", if_match=tag).status, 204)
+
     def test_a_ttl_that_is_no_positive_number_is_refused(self) -> None:
         for ttl in ("0", "-1", "x", "", "nan", "inf", "1e400", "0x10", "%ff", "1e12"):
             with self.subTest(ttl), self.assertRaisesRegex(ValueError, "ttl must be"):
@@ -191,11 +224,11 @@ class RestTest(ApiTest):
 
     def test_options_and_refusals_list_the_methods(self) -> None:
         for target, allowed in (
-            ("/keys/k", "GET, HEAD, PUT, DELETE, OPTIONS"),
+            ("/keys/k", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
             ("/keys", "GET, HEAD, OPTIONS"),
             ("/", "GET, HEAD, OPTIONS"),
         ):
-            for method, status in (("OPTIONS", 204), ("POST", 405), ("PATCH", 405)):
+            for method, status in (("OPTIONS", 204), ("POST", 405), ("TRACE", 405)):
                 with self.subTest(target, method=method):
                     response = self.ask(target, method)
                     self.assertEqual(response.status, status)
@@ -304,6 +337,10 @@ class ListTest(ApiTest):
 def failing_persistence(error: str | None) -> mock.Mock:
     return mock.Mock(
         last_error=error,
+        failing_since=None,
+        last_duration=None,
+        saves=0,
+        path="kvdb.json",
         in_progress=False,
         last_save=999_000.25,
         changes_since_save=7,

@@ -12,16 +12,17 @@ from unittest import mock
 
 import kvdb.http
 from kvdb.commands.instance import Instance
+from kvdb.commands.standing import PROTOCOLS
 from kvdb.config import Config
 from kvdb.http.api import Api, Request, Response, needs_of
 from kvdb.http.browsing import CUT, MOST
-from kvdb.http.figures import bytes_text, duration_text
+from kvdb.http.figures import bytes_text, duration_text, microseconds_text, rough_duration_text
 from kvdb.http.history import COLUMNS, KEPT, SPAN, History
 from kvdb.http.static_files import SERVED
 from kvdb.store import Store
 from kvdb.store.budget import EvictionPolicy
 from kvdb.store.entry import key_in
-from tests.support import ManualClock, ask_http, running_server
+from tests.support import ManualClock, Wire, ask_http, running_server, until
 
 STATIC = Path(kvdb.http.__file__).parent / "static"
 
@@ -104,6 +105,48 @@ class HistoryTest(PageTest):
             self.pass_second()
         self.assertEqual(self.rows()[0]["mean_microseconds"], 2.5)
 
+    def test_a_sample_has_the_times_of_the_requests_since_the_last(self) -> None:
+        times = self.instance.overseer.times
+        for milliseconds in range(1, 101):
+            times.add("get", milliseconds / 1000, False)
+        self.pass_second()
+        times.add("set", 0.000_005, False)
+        self.pass_second()
+        first, second = self.rows()
+        self.assertAlmostEqual(first["p50_microseconds"] / 50_000, 1, delta=0.02)
+        self.assertAlmostEqual(first["p99_microseconds"] / 99_000, 1, delta=0.02)
+        self.assertAlmostEqual(second["p99_microseconds"] / 5, 1, delta=0.02)
+        self.instance.reset_statistics()
+        times.add("set", 0.000_005, False)
+        self.pass_second()
+        self.assertAlmostEqual(self.rows()[-1]["p50_microseconds"] / 5, 1, delta=0.02)
+
+    def test_requests_are_told_apart_by_protocol(self) -> None:
+        with running_server(memcached_port=0, haus_port=0, http_port=0) as service:
+            history = History(service.instance)
+            for name, request in (
+                ("main", b"PING\r\n" * 4), ("memcached", b"get k\r\n" * 3),
+                ("haus", b"GET k\n" * 2), ("http", b"GET /healthz HTTP/1.0\r\n\r\n"),
+            ):  # fmt: skip
+                with Wire(service.listeners[name].port) as wire:
+                    wire.socket.sendall(request)
+                    for _ in range(request.count(b"\n") if name != "http" else 1):
+                        wire.read_until(b"\n")
+            until(lambda: not service.instance.sessions())
+            history.sample()
+            row = dict(zip(COLUMNS, json.loads(history.render())["seconds"][0], strict=True))
+            shares = [row[name] / row["requests"] for name in PROTOCOLS]
+        for share, expected in zip(shares, (0.4, 0.3, 0.2, 0.1), strict=True):
+            self.assertAlmostEqual(share, expected, delta=0.01)
+
+    def test_how_a_gauge_grows_is_known_after_a_minute(self) -> None:
+        for second in range(200):
+            self.assertEqual(self.history.growth("used_bytes") is None, second <= 60)
+            self.store.set(b"k%d" % second, b"v" * 1000)
+            self.pass_second()
+        growth = self.history.growth("used_bytes")
+        self.assertAlmostEqual(growth or 0, self.store.used_bytes / 200, delta=20)
+
     def test_only_what_is_younger_is_sent_if_one_asks_so(self) -> None:
         for _ in range(SPAN + 3):
             self.pass_second()
@@ -149,7 +192,8 @@ class FiguresTest(PageTest):
     def test_a_failed_save_and_a_dead_thread_are_trouble(self) -> None:
         failing = mock.Mock(
             last_error="no space left", last_save=1.0, changes_since_save=7, age=12.3,
-            held_bytes=0, congested=True,
+            held_bytes=0, congested=True, failing_since=self.clock.now - 185, path="x.json",
+            in_progress=False, last_duration=None, saves=0,
         )  # fmt: skip
         self.use(Config(), failing)
         with mock.patch.object(self.instance, "dead_threads", return_value=["snapshot"]):
@@ -158,12 +202,15 @@ class FiguresTest(PageTest):
         self.assertEqual(
             reasons,
             [
-                "The last save failed: no space left",
+                "The last save failed (failing for 3 min 5 s): no space left",
                 "Background threads have died: snapshot",
                 "Writers wait for the disk",
             ],
         )
-        self.assertIn(b'<p role="alert">In trouble: The last save failed', self.ask("/").body)
+        self.assertIn(
+            b'<p role="alert">In trouble: The last save failed (failing for 3 min 5 s): no space left',
+            self.ask("/").body,
+        )
 
     def test_a_nearly_full_budget_deserves_attention(self) -> None:
         self.use(Config(max_bytes=1_000_000))
@@ -173,6 +220,17 @@ class FiguresTest(PageTest):
         self.assertEqual(self.verdict()[0], "attention")
         self.store.policy = EvictionPolicy.NOEVICTION
         self.assertEqual(self.verdict()[0], "trouble")
+
+    def test_a_budget_that_fills_up_tells_when(self) -> None:
+        self.use(Config(max_bytes=10_000_000))
+        self.store.set(b"k", b"v" * 9_000_000)
+        for second in range(100):
+            self.store.set(b"k%d" % second, b"v" * 50)
+            self.pass_second()
+        (reason,) = self.verdict()[1]
+        self.assertRegex(
+            reason, r"^9\d % of the budget is used and, as it grows now, full in about \d+ minutes$"
+        )
 
     def test_clients_turned_away_deserve_attention_for_five_minutes(self) -> None:
         self.use(Config(max_clients=1))
@@ -191,6 +249,11 @@ class FiguresTest(PageTest):
         for number, text in ((0, "0 s"), (59, "59 s"), (60, "1 min"), (3725, "1 h 2 min"),
                              (86400, "1 d"), (90000, "1 d 1 h")):  # fmt: skip
             self.assertEqual(duration_text(number), text)
+        for number, text in ((5, "a minute"), (100, "2 minutes"), (5399, "90 minutes"),
+                             (5400, "2 hours"), (4 * 3600, "4 hours"), (200_000, "2 days")):  # fmt: skip
+            self.assertEqual(rough_duration_text(number), text)
+        for number, text in ((0.5, "0.5 µs"), (25.25, "25.2 µs"), (1500, "1.5 ms"), (2e6, "2 s")):
+            self.assertEqual(microseconds_text(number), text)
 
     def test_without_info_the_page_has_no_figures(self) -> None:
         may = lambda *words: words[0] != b"INFO"  # noqa: E731

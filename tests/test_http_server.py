@@ -190,7 +190,7 @@ class ConversationTest(HttpServerTest):
         with self.serving():
             response = self.ask("/keys/k", "OPTIONS")
             self.assertEqual((response.status, response.content), (204, b""))
-            self.assertEqual(response.headers["Allow"], "GET, HEAD, PUT, DELETE, OPTIONS")
+            self.assertEqual(response.headers["Allow"], "GET, HEAD, PUT, PATCH, DELETE, OPTIONS")
             self.assertNotIn("Content-Length", response.headers)
             self.assert_secure(dict(response.headers))
 

@@ -29,6 +29,7 @@ VARIABLES = {
     "--memcached-db": "KVDB_MEMCACHED_DB",
     "--haus-db": "KVDB_HAUS_DB",
     "--http-hosts": "KVDB_HTTP_HOSTS",
+    "--http-writable": "KVDB_HTTP_WRITABLE",
     "--fsync": "KVDB_FSYNC",
     "--max-mb": "KVDB_MAX_MB",
     "--max-client-mb": "KVDB_MAX_CLIENT_MB",
@@ -135,6 +136,7 @@ BAD_SWITCHES = {
     "--in-memory": ("maybe", "2", "y"),
     "--no-protection": ("maybe", " 1"),
     "--latency-tracking": ("perhaps",),
+    "--http-writable": ("perhaps",),
 }
 
 

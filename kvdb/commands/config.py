@@ -197,6 +197,7 @@ _READERS: Final[dict[str, Callable[[Instance], str]]] = {
     "output_limits": lambda instance: str(instance.config.output_limits),
     "password_file": lambda instance: "(set)" if instance.users.default.rules.passwords else "",
     "latency_tracking": lambda instance: "yes" if instance.config.latency_tracking else "no",
+    "http_writable": lambda instance: "yes" if instance.config.http_writable else "no",
     "no_protection": lambda instance: "yes" if instance.config.protected else "no",
 }
 

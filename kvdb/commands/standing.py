@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ERROR_COUNT: Final = "error "
 """Before the code word of an error in `Counts.counts`."""
 
+PROTOCOLS: Final = ("main", "memcached", "haus", "http")
+"""What a session may speak: the ports that there are. The main one has RESP, JSON lines and telnet."""
+
 
 LONG_LINE: Final = 64 * 1024
 """Bytes of JSON above which they take long: half a millisecond."""
@@ -31,17 +34,19 @@ class Counts(Unfinished):
     Only the session's own thread counts here; sums over all sessions are a moment old.
     """
 
-    __slots__ = ("commands", "counts", "received", "sent")
+    __slots__ = ("commands", "counts", "protocol", "received", "sent")
 
     def __init__(self, instance: Instance) -> None:
         super().__init__(instance)
         self.commands = self.received = self.sent = 0  # the latter two in bytes
         self.counts: Counter[str] = Counter()  # what a dialect counts for its statistics
+        self.protocol = "main"  # one of PROTOCOLS
 
     def totals(self) -> Counter[str]:
         """Return all that this session has counted. Any thread may ask."""
         totals = self.counts.copy()  # a copy: the session's own thread goes on counting
         totals.update(commands=self.commands, received=self.received, sent=self.sent)
+        totals[f"commands {self.protocol}"] = self.commands
         return totals
 
     def counted(self: Session, error: CommandError) -> CommandError:  # type: ignore[misc]

@@ -17,8 +17,9 @@ from kvdb.http.figures import render_figures
 from kvdb.http.history import History
 from kvdb.http.metrics import render_metrics
 from kvdb.http.page import render_page
+from kvdb.http.panels import render_clients, render_slow_requests
 from kvdb.http.static_files import SERVED, content_type, static_file
-from kvdb.store.entry import DATABASES, key_in
+from kvdb.store.entry import DATABASES, Key, key_in
 
 TEXT: Final = "text/plain; charset=utf-8"
 BYTES: Final = "application/octet-stream"
@@ -35,6 +36,8 @@ _ASKED_BY_BROWSERS: Final = {
 """Not there, and no mistake of whoever looks at the page: 404. For anything else that is not in the
 API the earlier system answers 500, and its users rely on that."""
 
+_METHODS: Final = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"
+
 MAX_COUNT: Final = 1000
 """Keys in one answer of /keys, and on one page."""
 
@@ -49,6 +52,8 @@ class Request:
     body: bytes = b""
     may: Callable[..., bool] = lambda *words: True
     """Tells whether the user may make a request of the command table."""
+    if_match: str | None = None
+    """The ETag that a value must still have to be replaced or deleted."""
 
     @property
     def parameters(self) -> dict[bytes, bytes]:
@@ -83,6 +88,11 @@ class Response:
     body: bytes = b""
     content_type: str = TEXT
     headers: dict[str, str] = field(default_factory=dict)
+    events: Callable[[], bytes] | None = None
+    """Makes the next event of a stream; each second it is asked for one more."""
+
+
+_ABSENT: Final = Response(404, b"no such key\n")
 
 
 def needs_of(request: Request) -> list[list[bytes]]:
@@ -102,7 +112,16 @@ def needs_of(request: Request) -> list[list[bytes]]:
         return [[b"SET", name, b""]] if request.path == "/set" else [[b"GET", value]]
     if request.path == "/api/value":
         return [*_select(request), [b"GET", request.parameters.get(b"key", b"")]]
-    return [[b"INFO"]] if request.path in ("/metrics", "/api/stats") else []
+    return _NEEDS.get(request.path, [])
+
+
+_NEEDS: Final = {
+    "/metrics": [[b"INFO"]],
+    "/api/stats": [[b"INFO"]],
+    "/api/events": [[b"INFO"]],
+    "/api/clients": [[b"CLIENT", b"LIST"]],
+    "/api/slowlog": [[b"SLOWLOG", b"GET"]],
+}
 
 
 def _select(request: Request) -> list[list[bytes]]:
@@ -111,8 +130,12 @@ def _select(request: Request) -> list[list[bytes]]:
 
 def _needs_on_keys(request: Request) -> list[list[bytes]]:
     if request.path.startswith("/keys/"):
-        command = {"PUT": [b"SET"], "DELETE": [b"DEL"]}.get(request.method, [b"GET"])
-        return [[*command, request.key, b""] if command == [b"SET"] else [*command, request.key]]
+        key = request.key
+        return {
+            "PUT": [[b"SET", key, b""]],
+            "DELETE": [[b"DEL", key]],
+            "PATCH": [[b"PEXPIRE", key, b"1"], [b"PERSIST", key]],
+        }.get(request.method, [[b"GET", key]])
     return [[b"SCAN", b"0"]]  # on the page, values only of what may be read
 
 
@@ -131,6 +154,9 @@ class Api:
             "/": self._page,
             "/style.css": lambda request: _static("style.css"),
             "/api/stats": self._figures,
+            "/api/events": self._events,
+            "/api/clients": lambda request: Response(200, render_clients(instance), JSON),
+            "/api/slowlog": lambda request: Response(200, render_slow_requests(instance), JSON),
             "/api/keys": self._rows,
             "/api/value": self._value,
             "/set": self._set,
@@ -179,28 +205,48 @@ class Api:
         key = key_in(request.db, request.key)
         match request.method:
             case "GET" | "HEAD":
-                entry = self._store.get_entry(key)
-                if entry is None:
-                    return Response(404, b"no such key\n")
-                headers = {}
-                if entry.expires_at is not None:
-                    headers["X-Expires-At"] = f"{entry.expires_at:.3f}"
-                return Response(200, entry.value, BYTES, headers)
-            case "PUT":
-                self._check_length(request.body)
-                ttl = _number(request.parameters, "ttl")
+                return self._read(key, request.parameters.get(b"etag") == b"1")
+            case "PUT" | "PATCH" | "DELETE":
                 with self._store.atomic():
-                    expires_at = None if ttl is None else self._store.now() + ttl
-                    created = not self._store.exists(key)
-                    self._store.set(key, request.body, expires_at=expires_at)
-                return Response(201 if created else 204)
-            case "DELETE":
-                deleted = self._store.delete(key)
-                return Response(204) if deleted else Response(404, b"no such key\n")
+                    if request.if_match not in (None, etag(self._store.version(key))):
+                        return Response(412, b"it has changed since it was read\n")
+                    return self._write(request, key)
             case "OPTIONS":
-                return Response(204, headers={"Allow": "GET, HEAD, PUT, DELETE, OPTIONS"})
+                return Response(204, headers={"Allow": _METHODS})
             case _:
-                return Response(405, headers={"Allow": "GET, HEAD, PUT, DELETE, OPTIONS"})
+                return Response(405, headers={"Allow": _METHODS})
+
+    def _read(self, key: Key, with_etag: bool) -> Response:
+        """An ETag costs memory, and every write of the key a moment: only who asks gets one."""
+        headers = {}
+        with self._store.atomic():
+            entry = self._store.get_entry(key)
+            if with_etag:
+                headers["ETag"] = etag(self._store.version(key))
+        if entry is None:
+            return _ABSENT
+        if entry.expires_at is not None:
+            headers["X-Expires-At"] = f"{entry.expires_at:.3f}"
+        return Response(200, entry.value, BYTES, headers)
+
+    def _write(self, request: Request, key: Key) -> Response:
+        store, parameters = self._store, request.parameters
+        if request.method == "DELETE":
+            return Response(204) if store.delete(key) else _ABSENT
+        if request.method == "PATCH" and parameters.get(b"ttl") == b"none":
+            return Response(204) if store.set_deadline(key, None) else _ABSENT
+        ttl = _number(parameters, "ttl")
+        expires_at = None if ttl is None else store.now() + ttl
+        if request.method == "PATCH":  # the deadline alone
+            if ttl is None:
+                raise ValueError("ttl is missing: a number of seconds, or none")
+            return Response(204) if store.set_deadline(key, expires_at) else _ABSENT
+        self._check_length(request.body)
+        before = store.entry(key)
+        if before is not None and ttl is None and parameters.get(b"keepttl") == b"1":
+            expires_at = before.expires_at
+        store.set(key, request.body, expires_at=expires_at)
+        return Response(201 if before is None else 204)
 
     def _check_length(self, value: bytes) -> None:
         limit = self._instance.config.max_value_bytes
@@ -241,8 +287,22 @@ class Api:
 
     def _figures(self, request: Request) -> Response:
         since = _number(request.parameters, "since") or 0.0
+        self._instance.overseer.command_times()  # requests are timed while somebody looks
         figures = render_figures(self._instance, self._history, since)
         return Response(200, figures.encode(), JSON)
+
+    def _events(self, request: Request) -> Response:
+        """The same as server-sent events: each has what is new in the history."""
+        since = _number(request.parameters, "since") or 0.0
+
+        def next_event() -> bytes:
+            nonlocal since
+            self._instance.overseer.command_times()
+            figures = render_figures(self._instance, self._history, since)
+            since = self._history.last_moment() or since
+            return f"data: {figures}\n".encode()
+
+        return Response(200, content_type="text/event-stream", events=next_event)
 
     def _rows(self, request: Request) -> Response:
         cursor, names = self.scan(request.parameters, request.db)
@@ -254,7 +314,7 @@ class Api:
         if b"key" not in parameters:
             raise ValueError("key is missing")
         whole = parameters.get(b"whole") == b"1"
-        value = render_value(self._instance, request.db, parameters[b"key"], whole)
+        value = render_value(self._instance, request.db, parameters[b"key"], whole, request.may)
         return Response(404, b"no such key\n") if value is None else Response(200, value, JSON)
 
     def _metrics(self, request: Request) -> Response:
@@ -279,6 +339,11 @@ class Api:
                 "error": "saving fails" if error else None,
             }
         return Response(200, json.dumps(state).encode() + b"\n", JSON)
+
+
+def etag(version: int) -> str:
+    """Return how a version of a key is called in headers."""
+    return f'"{version}"'
 
 
 def _static(name: str) -> Response:

@@ -53,6 +53,8 @@ def render_rows(
             if entry is None:
                 continue
             row["size"] = len(entry.value)
+            if instance.config.http_writable:
+                row["deletable"] = may(b"DEL", name)
             if entry.expires_at is not None:
                 row["ttl"] = round(max(0.0, entry.expires_at - now), 3)
         rows.append(row)
@@ -60,12 +62,17 @@ def render_rows(
     return json.dumps(listed).encode() + b"\n"
 
 
-def render_value(instance: Instance, db: int, name: bytes, whole: bool) -> bytes | None:
+def render_value(
+    instance: Instance, db: int, name: bytes, whole: bool, may: Callable[..., bool]
+) -> bytes | None:
     """Return JSON of a value, as `text` if it is UTF-8 and else as `base64`; None: no such key.
 
-    `is_cut` tells that it is longer than what is shown, which with `whole` is more.
+    `is_cut` tells that it is longer than what is shown, which with `whole` is more. Where the page
+    may change keys, `may` tells what its user may do with this one, and `version` is its ETag.
     """
-    entry = instance.store.entry(key_in(db, name))
+    with instance.store.atomic():
+        entry = instance.store.entry(key_in(db, name))
+        version = instance.store.version(key_in(db, name)) if instance.config.http_writable else 0
     if entry is None:
         return None
     limit = MOST if whole else CUT
@@ -73,6 +80,13 @@ def render_value(instance: Instance, db: int, name: bytes, whole: bool) -> bytes
     shown: dict[str, Any] = {"size": len(entry.value), "is_cut": is_cut}
     if entry.expires_at is not None:
         shown["ttl"] = round(max(0.0, entry.expires_at - instance.store.now()), 3)
+    if instance.config.http_writable:
+        shown["version"] = f'"{version}"'
+        shown["may"] = {
+            "set": may(b"SET", name, b""),
+            "expire": may(b"PEXPIRE", name, b"1") and may(b"PERSIST", name),
+            "delete": may(b"DEL", name),
+        }
     text = _text(part, is_cut)
     if text is None:
         shown["base64"] = base64.b64encode(part).decode()

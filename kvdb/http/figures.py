@@ -9,7 +9,7 @@ from typing import Any, Final
 import kvdb
 from kvdb.commands.info import keeps_journal
 from kvdb.commands.instance import Instance
-from kvdb.http.history import RATES, History, Sample
+from kvdb.http.history import RATES, TIMES, History, Sample
 from kvdb.memory import resident_bytes
 from kvdb.store.budget import EvictionPolicy
 
@@ -26,6 +26,7 @@ _VERDICTS: Final = {
 _NEARLY: Final = 90  # percent of a limit that deserve attention
 _FULL: Final = 99  # percent of the budget at which writes fail if nothing may be evicted
 _LATELY: Final = 60  # seconds that a hit rate is told of
+_FORESEEN: Final = 30 * 86400  # seconds ahead that a growth says something about
 
 
 def judge(instance: Instance, history: History) -> tuple[str, list[str]]:
@@ -34,7 +35,9 @@ def judge(instance: Instance, history: History) -> tuple[str, list[str]]:
     attention: list[str] = []
     persistence, store = instance.persistence, instance.store
     if persistence and persistence.last_error:
-        trouble.append(f"The last save failed: {persistence.last_error}")
+        since = persistence.failing_since
+        ago = f" (failing for {duration_text(store.clock() - since)})" if since else ""
+        trouble.append(f"The last save failed{ago}: {persistence.last_error}")
     if dead := instance.dead_threads():
         trouble.append(f"Background threads have died: {', '.join(dead)}")
     if store.max_bytes:
@@ -42,7 +45,7 @@ def judge(instance: Instance, history: History) -> tuple[str, list[str]]:
         if percent >= _FULL and store.policy is EvictionPolicy.NOEVICTION:
             trouble.append(f"{percent} % of the budget is used and nothing may be evicted")
         elif percent >= _NEARLY:
-            attention.append(f"{percent} % of the budget is used")
+            attention.append(f"{percent} % of the budget is used{_until_full(instance, history)}")
     lately = history.last(300)
     if turned_away := round(_sum(lately, "rejected")):
         clients = "client was" if turned_away == 1 else "clients were"
@@ -54,6 +57,15 @@ def judge(instance: Instance, history: History) -> tuple[str, list[str]]:
         attention.append("Writers wait for the disk")
     level = TROUBLE if trouble else ATTENTION if attention else FINE
     return level, trouble + attention
+
+
+def _until_full(instance: Instance, history: History) -> str:
+    """Say when the budget will be used up, if entries go on growing as they did lately."""
+    growth, store = history.growth("used_bytes"), instance.store
+    left = store.max_bytes - store.used_bytes
+    if not growth or growth <= 0 or left <= 0 or left / growth > _FORESEEN:
+        return ""
+    return f" and, as it grows now, full in about {rough_duration_text(left / growth)}"
 
 
 def figures(instance: Instance, history: History) -> dict[str, Any]:
@@ -74,7 +86,7 @@ def figures(instance: Instance, history: History) -> dict[str, Any]:
             "text": ": ".join(filter(None, (_VERDICTS[level], "; ".join(reasons)))),
         },
         "per_second": {name: now[name] for name in RATES},
-        "mean_microseconds": now.get("mean_microseconds"),
+        **_latencies(lately),
         "hit_rate": _share(store.hits, store.misses),
         "hit_rate_lately": _share(_sum(lately, "hits"), _sum(lately, "misses")),
         "keys": sum(keys for keys, _, _ in sizes.values()),
@@ -95,8 +107,24 @@ def figures(instance: Instance, history: History) -> dict[str, Any]:
         "last_save": round(persistence.last_save, 3) if persistence else None,
         "changes_since_save": persistence.changes_since_save if persistence else None,
     }
+    if persistence:
+        shown["persistence"] = {
+            "kind": "journal" if keeps_journal(instance) else "snapshot",
+            "file": str(persistence.path),
+            "in_progress": persistence.in_progress,
+            "last_duration_seconds": persistence.last_duration,
+            "saves": persistence.saves,
+            "error": persistence.last_error,
+            "failing_since": persistence.failing_since,
+        }
     shown["tiles"] = _tiles(shown)
     return shown
+
+
+def _latencies(samples: list[Sample]) -> dict[str, float | None]:
+    """Return how long requests took in the last second in which any was timed."""
+    timed = [sample for sample in samples if sample["mean_microseconds"] is not None]
+    return {name: timed[-1][name] if timed else None for name in TIMES}
 
 
 def render_figures(instance: Instance, history: History, since: float = 0.0) -> str:
@@ -110,11 +138,15 @@ def _tiles(shown: dict[str, Any]) -> list[dict[str, str]]:
     per_second = shown["per_second"]
     lately, ever = shown["hit_rate_lately"], shown["hit_rate"]
     used, budget = shown["used_bytes"], shown["max_bytes"]
-    mean, resident = shown["mean_microseconds"], shown["resident_bytes"]
+    median, slow = shown["p50_microseconds"], shown["p99_microseconds"]
+    resident = shown["resident_bytes"]
     age, turned_away = shown["unsaved_age_seconds"], shown["rejected_clients"]
     rows = (
         ("requests", "Requests per second", rate_text(per_second["requests"]),
-         f"{mean:,g} µs each on average" if mean is not None else "of all protocols"),
+         "of all protocols"),
+        ("latency", "Time of a request", "–" if median is None else microseconds_text(median),
+         "measured while this page is open" if slow is None
+         else f"the median; 99 % within {microseconds_text(slow)}"),
         ("hit-rate", "Hit rate", percent_text(lately if lately is not None else ever),
          f"last minute; {percent_text(ever)} since the start" if lately is not None
          else "since the start" if ever is not None else "nothing was read so far"),
@@ -171,6 +203,23 @@ def duration_text(seconds: float) -> str:
     if whole >= 60:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
     return f"{whole} s"
+
+
+def rough_duration_text(seconds: float) -> str:
+    """Return a duration for people, rounded: 4 hours."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{round(seconds / size):,} {unit}"
+    return "a minute"
+
+
+def microseconds_text(number: float) -> str:
+    """Return a time for people: 25 µs, 1.5 ms."""
+    for unit in ("µs", "ms"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} s"
 
 
 def rate_text(number: float) -> str:

@@ -12,6 +12,7 @@ import logging
 import socket
 import string
 import urllib.parse
+from collections.abc import Callable
 from email.errors import MissingHeaderBodySeparatorDefect
 from functools import partial
 from http import HTTPStatus
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 _OPEN_PATHS: Final = {"/healthz"}
 """Answered without a password: probes have none."""
+
+_STREAM_SECONDS: Final = 60.0
+"""How long a stream of events goes on: after that, whoever may not see it any more sees no more."""
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -83,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             format_address(local),
             close=self._open.end,
         )
+        self.session.protocol = "http"
         self.server.instance.admit(self.session)
         self.session.be_timed(True)
         try:
@@ -123,7 +128,9 @@ class Handler(BaseHTTPRequestHandler):
             if instance.loading:
                 raise Refused(503, "loading the data; try again", close=True)
             may = partial(permissions.may, self.session)
-            request = Request(self.command, url.path, url.query, body.read(), may)
+            request = Request(
+                self.command, url.path, url.query, body.read(), may, self.headers.get("If-Match")
+            )
             self.session.received += len(request.body)
             response = self._respond(request)
         except Refused as refused:
@@ -132,7 +139,25 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = self.close_connection or refused.close or unread
             self.session.counts[f"{ERROR_COUNT}HTTP{refused.status}"] += 1
             response = Response(refused.status, f"{refused}\n".encode())
-        self._send(response)
+        if response.events is None:
+            self._send(response)
+        else:
+            self._stream(response.events)
+
+    def _stream(self, next_event: Callable[[], bytes]) -> None:
+        """Send an event each second, for a while; browsers connect anew, and say who they are."""
+        self.close_connection = True
+        self._send_head(Response(200, content_type="text/event-stream"), None)
+        end = self.server.instance.monotonic() + _STREAM_SECONDS
+        if self.command == "HEAD":
+            return
+        while not self.server.stopping and self.server.instance.monotonic() < end:
+            event = next_event()
+            self.wfile.write(event)
+            self.wfile.flush()
+            self.session.sent += len(event)
+            self.session.last_active = self.server.instance.monotonic()
+            self.server.hold_back(1.0)
 
     def _ask_for_body(self) -> None:
         self.send_response_only(100)
@@ -206,11 +231,12 @@ class Handler(BaseHTTPRequestHandler):
             log.exception("internal error on the HTTP port")
             return Response(500, b"internal error\n")
 
-    def _send(self, response: Response) -> None:
+    def _send_head(self, response: Response, length: int | None) -> None:
+        """Send status and headers; without a length, the end of the connection is the body's."""
         self.send_response(response.status)
         headers = {
             "Content-Type": response.content_type,
-            "Content-Length": str(len(response.body)),
+            "Content-Length": str(length),
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "Content-Security-Policy": _POLICY,
@@ -218,6 +244,8 @@ class Handler(BaseHTTPRequestHandler):
             "Referrer-Policy": "no-referrer",
             **response.headers,
         }
+        if length is None:
+            del headers["Content-Length"]
         if response.status == 204:
             del headers["Content-Length"], headers["Content-Type"]
         if response.status == 401:
@@ -227,6 +255,9 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+
+    def _send(self, response: Response) -> None:
+        self._send_head(response, len(response.body))
         if self.command != "HEAD" and response.status != 204:
             accounts = self.server.instance.accounts
             accounts.report(self.session, len(response.body))

@@ -12,22 +12,29 @@ from collections.abc import Callable
 from typing import Final
 
 from kvdb.commands.instance import Instance
+from kvdb.commands.standing import PROTOCOLS
+from kvdb.latency import Buckets, percentile
 from kvdb.memory import resident_bytes
 
-RATES: Final = ("requests", "hits", "misses", "evicted", "expired", "rejected")
-"""Columns that count how often something happened, per second."""
+RATES: Final = ("requests", *PROTOCOLS, "hits", "misses", "evicted", "expired", "rejected")
+"""Columns that count how often something happened, per second; requests also by protocol."""
 
 GAUGES: Final = ("keys", "used_bytes", "resident_bytes", "clients")
 """Columns that tell how much there is of something."""
 
-COLUMNS: Final = ("at", *RATES, *GAUGES, "mean_microseconds")
-"""`at` is in Unix seconds. The last is the time that a request took, null if none was timed."""
+TIMES: Final = ("mean_microseconds", "p50_microseconds", "p99_microseconds")
+"""How long requests took: null if none was timed. They are from the first look at the page on."""
+
+COLUMNS: Final = ("at", *RATES, *GAUGES, *TIMES)
+"""`at` is in Unix seconds."""
 
 KEPT: Final = 300
 """Samples of each kind: five minutes of seconds, one hour of spans."""
 
 SPAN: Final = 12
 """Samples that are joined into one for the hour."""
+
+_LEAST_GROWTH: Final = 60  # seconds from which on growth means something
 
 Sample = dict[str, float | None]
 
@@ -47,6 +54,7 @@ class History:
         self._span: list[Sample] = []
         self._counted_at = instance.monotonic()
         self._counted = self._counters()
+        self._buckets: Buckets = {}  # of the times of all calls
 
     def sample(self) -> None:
         """Add what has happened since the last call. Called about once a second."""
@@ -58,13 +66,19 @@ class History:
         risen = [_rise(old, new) for old, new in zip(self._counted, counted, strict=True)]
         self._counted_at, self._counted = now, counted
         *rates, calls, nanoseconds = risen
+        before, self._buckets = self._buckets, instance.overseer.times.buckets() if calls else {}
         sample: Sample = {"at": round(instance.store.clock(), 3)}
         sample |= {name: round(n / elapsed, 2) for name, n in zip(RATES, rates, strict=True)}
         sample["keys"] = instance.store.total_keys
         sample["used_bytes"] = instance.store.used_bytes
         sample["resident_bytes"] = self._resident()
         sample["clients"] = len(instance.sessions())
-        sample["mean_microseconds"] = round(nanoseconds / calls / 1000, 1) if calls else None
+        sample |= dict.fromkeys(TIMES)
+        if calls:
+            sample["mean_microseconds"] = round(nanoseconds / calls / 1000, 1)
+            lately = _risen(before, self._buckets)
+            sample["p50_microseconds"] = percentile(lately, 50)
+            sample["p99_microseconds"] = percentile(lately, 99)
         self._span.append(sample)
         with self._lock:
             self._seconds.append(_row(sample))
@@ -76,6 +90,25 @@ class History:
         """Return up to so many of the latest samples by the second, oldest first."""
         with self._lock:
             return [sample for _, sample, _ in list(self._seconds)[-count:]]
+
+    def last_moment(self) -> float | None:
+        """Return when the latest sample was taken, in Unix seconds."""
+        with self._lock:
+            return self._seconds[-1][0] if self._seconds else None
+
+    def growth(self, gauge: str) -> float | None:
+        """Return by how much a gauge has grown per second, in the last hour or for as long as is known.
+
+        None if that is less than a minute.
+        """
+        with self._lock:
+            kept = [*list(self._spans)[:1], *list(self._seconds)[:1], *list(self._seconds)[-1:]]
+        if not kept:
+            return None
+        (begin, first, _), (end, last, _) = min(kept, key=lambda row: row[0]), kept[-1]
+        if end - begin < _LEAST_GROWTH:
+            return None
+        return ((last[gauge] or 0) - (first[gauge] or 0)) / (end - begin)
 
     def render(self, since: float = 0.0) -> str:
         """Return JSON of the samples that are younger than a moment, in Unix seconds.
@@ -90,9 +123,10 @@ class History:
     def _counters(self) -> list[int]:
         """Return what RATES are made of, then calls that were timed and their nanoseconds."""
         instance, store = self._instance, self._instance.store
-        times = instance.overseer.times.all().values()
+        times, counts = instance.overseer.times.all().values(), instance.counts()
         return [
-            instance.counts()["commands"],
+            counts["commands"],
+            *(counts[f"commands {protocol}"] for protocol in PROTOCOLS),
             store.hits,
             store.misses,
             store.evicted_keys,
@@ -108,15 +142,26 @@ def _rise(old: int, new: int) -> int:
     return new - old if new >= old else new
 
 
+def _risen(old: Buckets, new: Buckets) -> Buckets:
+    """Return the calls that were added; CONFIG RESETSTAT may have emptied the buckets."""
+    risen = {bucket: count - old.get(bucket, 0) for bucket, count in new.items()}
+    return risen if min(risen.values(), default=0) >= 0 else new
+
+
 def _row(sample: Sample) -> tuple[float, Sample, str]:
     row = json.dumps([sample[name] for name in COLUMNS], separators=(",", ":"))
     return sample["at"] or 0.0, sample, row
 
 
 def _joined(samples: list[Sample]) -> Sample:
-    """Return one sample for several: means of what was counted, the last of what there was."""
+    """Return one sample for several: means of what was counted, the last of what there was.
+
+    Of the 99th percentiles it is the longest.
+    """
     joined = dict(samples[-1])
-    for name in (*RATES, "mean_microseconds"):
+    for name in (*RATES, *TIMES):
         numbers = [number for sample in samples if (number := sample[name]) is not None]
         joined[name] = round(sum(numbers) / len(numbers), 2) if numbers else None
+    # What most requests took is a mean of means; the slow ones count.
+    joined["p99_microseconds"] = max(s["p99_microseconds"] or 0.0 for s in samples) or None
     return joined

@@ -73,6 +73,8 @@ class Persistence(Protocol):
     """Seconds that the last save took."""
     last_error: str | None
     """Of the last save; None if it went well."""
+    failing_since: float | None
+    """When the first save failed of those that have failed since one went well, in Unix seconds."""
     saves: int
 
     @property

@@ -79,6 +79,7 @@ class Journal:
         self.last_save = store.clock()  # Unix seconds of when all was on disk
         self.last_duration: float | None = None
         self.last_error: str | None = None
+        self.failing_since: float | None = None
         self.saves = 0
         self.thread = threading.Thread(target=self._loop, name="journal", daemon=True)
         self._file = JournalFile(path, fsync)
@@ -300,6 +301,7 @@ class Journal:
             text = f"cannot write {self.path}: {reason}"
         with self._changed:
             before, self.last_error = self.last_error, text
+            self.failing_since = (self.failing_since or self._store.clock()) if text else None
         if text and not before:
             known = isinstance(error, sqlite3.Error | OSError | AlreadyLocked)
             log.error("journal: %s; trying again", text, exc_info=None if known else error)

@@ -58,6 +58,7 @@ class Snapshots:
         self._saved_at = self._monotonic()  # when there was nothing but what is on disk
         self.last_duration: float | None = None  # seconds that the last save took
         self.last_error: str | None = None  # of the last save; None if it went well
+        self.failing_since: float | None = None
         self.saves = 0
         self._dump: Dump | None = None  # what is still to be written of a save under way
         self._dump_bytes = 0  # what the store had freed when it was taken
@@ -215,12 +216,14 @@ class Snapshots:
                 log.error("snapshot: %s; the file is as before, trying again", reason)
             with self._lock:
                 self.last_error = reason
+                self.failing_since = self.failing_since or self._store.clock()
             raise PersistenceError(reason) from error
         finally:
             self._dump = None
             self._hurried.clear()  # whoever waits for this one is served; the next is another
         with self._lock:
             recovered, self.last_error = self.last_error is not None, None
+            self.failing_since = None
             self._saved_changes, self._saved_at = changes, started
             self.last_save = self._store.clock()
             self.last_duration = self._monotonic() - started

@@ -65,6 +65,7 @@ class Haus(RequestLoop):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
+        session.protocol = "haus"
         self._store = session.store
         session.db = session.instance.config.haus_db
 

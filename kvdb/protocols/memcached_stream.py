@@ -47,6 +47,7 @@ class MemcachedStream(RequestLoop):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
+        session.protocol = "memcached"
         self._storing: Callable[[bytes], bytes] | None = None  # waits for its data block
         self._length = 0  # of that data block
         self._operation: Operation = _LOG_IN  # what the request is that waits
