@@ -287,7 +287,7 @@ class HttpTest(unittest.TestCase):
                         text = f"User alice has no permissions to run the '{command}' command\n"
                         self.assertEqual(self.content, text)
             self.assertEqual(self.service.store.size(0), 0)
-            for target in ("/healthz", "/style.css"):
+            for target in ("/healthz", "/static/style.css"):
                 self.assertEqual(self.ask(target, "alice:p"), 200)
             self.assertEqual(self.ask("/keys/k", "alice:p", "OPTIONS"), 204)
 

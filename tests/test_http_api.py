@@ -707,7 +707,7 @@ class PageTest(ApiTest):
         labelled = {label["for"] for label in page.attributes("label")}
         fields = [field for field in page.attributes("input") if field.get("type") != "hidden"]
         self.assertEqual({field["id"] for field in fields}, labelled)
-        response = self.ask("/style.css")
+        response = self.ask("/static/style.css")
         self.assertEqual((response.status, response.content_type), (200, "text/css; charset=utf-8"))
         self.assertIn(b"color-scheme: light dark", response.body)
         self.assertNotRegex(response.body, rb"url\(|@import")

@@ -214,7 +214,7 @@ class LinksTest(HttpServerTest):
                 self.assertEqual(
                     self.ask(target, headers={"Sec-Fetch-Site": "cross-site"}).status, 403
                 )
-            for target in ("/", "/keys", "/metrics/", "/healthz2", "/style.css"):
+            for target in ("/", "/keys", "/metrics/", "/healthz2", "/static/style.css"):
                 self.assertEqual(self.ask(target, headers={"Host": "a.example"}).status, 403)
 
     def test_a_header_that_decides_comes_once(self) -> None:

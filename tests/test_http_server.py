@@ -879,7 +879,7 @@ class HeadersTest(HttpServerTest):
             self.store.set(b"<script>", b"<script>alert(1)</script>")
             for method, target, status, kind in (
                 ("GET", "/", 200, "text/html; charset=utf-8"),
-                ("GET", "/style.css", 200, "text/css; charset=utf-8"),
+                ("GET", "/static/style.css", 200, "text/css; charset=utf-8"),
                 ("GET", "/get?key=%3Cscript%3E", 200, "text/plain; charset=utf-8"),
                 ("GET", "/keys/%3Cscript%3E", 200, "application/octet-stream"),
                 ("GET", "/keys", 200, "application/json"),

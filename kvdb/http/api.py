@@ -152,7 +152,6 @@ class Api:
         self._history = history or History(instance)
         self._routes: dict[str, Callable[[Request], Response]] = {
             "/": self._page,
-            "/style.css": lambda request: _static("style.css"),
             "/api/stats": self._figures,
             "/api/events": self._events,
             "/api/clients": lambda request: Response(200, render_clients(instance), JSON),

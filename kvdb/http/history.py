@@ -16,10 +16,13 @@ from kvdb.commands.standing import PROTOCOLS
 from kvdb.latency import Buckets, percentile
 from kvdb.memory import resident_bytes
 
-RATES: Final = ("requests", *PROTOCOLS, "hits", "misses", "evicted", "expired", "rejected")
+RATES: Final = (
+    "requests", *PROTOCOLS, "received_bytes", "sent_bytes", "hits", "misses", "evicted", "expired",
+    "rejected",
+)  # fmt: skip
 """Columns that count how often something happened, per second; requests also by protocol."""
 
-GAUGES: Final = ("keys", "used_bytes", "resident_bytes", "clients")
+GAUGES: Final = ("keys", "used_bytes", "resident_bytes", "clients", "unsaved_seconds")
 """Columns that tell how much there is of something."""
 
 TIMES: Final = ("mean_microseconds", "p50_microseconds", "p99_microseconds")
@@ -73,6 +76,8 @@ class History:
         sample["used_bytes"] = instance.store.used_bytes
         sample["resident_bytes"] = self._resident()
         sample["clients"] = len(instance.sessions())
+        persistence = instance.persistence
+        sample["unsaved_seconds"] = round(persistence.age, 1) if persistence else None
         sample |= dict.fromkeys(TIMES)
         if calls:
             sample["mean_microseconds"] = round(nanoseconds / calls / 1000, 1)
@@ -127,6 +132,8 @@ class History:
         return [
             counts["commands"],
             *(counts[f"commands {protocol}"] for protocol in PROTOCOLS),
+            counts["received"],
+            counts["sent"],
             store.hits,
             store.misses,
             store.evicted_keys,

@@ -13,7 +13,10 @@ KINDS: Final = {
 }
 """Content types by the end of a name. Any other file, such as the page's template, is not served."""
 
-SERVED: Final = ("style.css", "main.js", "chart.js", "keys.js", "value.js", "icon.svg")
+SERVED: Final = (
+    "style.css", "main.js", "chart.js", "editing.js", "elements.js", "keys.js", "panels.js", "tree.js",
+    "value.js", "icon.svg",
+)  # fmt: skip
 """All there are: a name in a request never becomes a path."""
 
 

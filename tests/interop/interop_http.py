@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.interop.page_browser import BROWSER
-from tests.interop.page_cases import PageCases
+from tests.interop.page_cases import PageCases, WritablePageCases
 from tests.interop.servers import ROOT, running_kvdb
 
-__all__ = ["PageCases"]
+__all__ = ["PageCases", "WritablePageCases"]
 
 EVERY_BYTE = bytes(range(256))
 
@@ -253,7 +253,7 @@ const posts = (method, path, encoding) => new Promise(done => {
     loads("script", "src", "/set?by-script=1"),
     loads("script", "src", "/get?key=script"),
     loads("link", "href", "/set?by-style=1"),
-    loads("link", "href", "/style.css"),
+    loads("link", "href", "/static/style.css"),
     loads("script", "src", "/static/main.js"),
     loads("script", "src", "/api/stats"),
     loads("iframe", "src", "/set?by-frame=1").then(() => ""),

@@ -1,5 +1,6 @@
-// Charts as SVG: one or two lines over the last five minutes or the last hour.
+// Charts as SVG: up to four lines over the last five minutes or the last hour.
 
+const STYLES = ["first", "second", "third", "fourth"];
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 360, HEIGHT = 130, LEFT = 44, RIGHT = 6, TOP = 8, BOTTOM = 20;
 const RANGES = {
@@ -7,11 +8,14 @@ const RANGES = {
   spans: { label: "1 hour", length: 3600, gap: 40, ticks: ["1 h ago", "30 min", "now"] },
 };
 const CHARTS = [
-  { title: "Requests", lines: { requests: "per second" }, text: rate },
+  { title: "Requests per second", lines: { main: "Redis, JSON, telnet", memcached: "memcached", http: "HTTP", haus: "Haus" }, text: rate, sparse: true },
+  { title: "Time of a request", lines: { p50_microseconds: "median", p99_microseconds: "99 % within" }, text: time },
   { title: "Hits and misses per second", lines: { hits: "hits", misses: "misses" }, text: rate },
   { title: "Memory", lines: { used_bytes: "of the budget", resident_bytes: "resident" }, text: bytes },
   { title: "Keys", lines: { keys: "keys" }, text: rate },
   { title: "Clients", lines: { clients: "clients" }, text: rate },
+  { title: "Network per second", lines: { received_bytes: "received", sent_bytes: "sent" }, text: bytes },
+  { title: "Writes at risk", lines: { unsaved_seconds: "old is the oldest" }, text: seconds },
   { title: "Evicted and expired per second", lines: { evicted: "evicted", expired: "expired" }, text: rate },
 ];
 
@@ -19,6 +23,18 @@ function rate(number) {
   if (number >= 1e6) return `${+(number / 1e6).toPrecision(3)} M`;
   if (number >= 1e4) return `${+(number / 1e3).toPrecision(3)} k`;
   return String(number < 10 ? Math.round(number * 10) / 10 : Math.round(number));
+}
+
+function time(microseconds) {
+  for (const unit of ["µs", "ms"]) {
+    if (microseconds < 999.5) return `${+microseconds.toPrecision(3)} ${unit}`;
+    microseconds /= 1000;
+  }
+  return `${+microseconds.toPrecision(3)} s`;
+}
+
+function seconds(number) {
+  return `${+number.toPrecision(3)} s`;
 }
 
 function bytes(number) {
@@ -64,8 +80,11 @@ class KvChart extends HTMLElement {
     const { text } = this.chart;
     const { length, gap, ticks } = RANGES[this.range];
     const rows = history[this.range].filter(row => row[0] > now - length);
-    const names = Object.keys(this.chart.lines);
-    const columns = names.map(name => history.columns.indexOf(name));
+    const place = name => history.columns.indexOf(name);
+    // In a sparse chart, what has always been 0 has no line, unless it is the first.
+    this.lines = Object.entries(this.chart.lines)
+      .filter(([name], number) => !number || !this.chart.sparse || rows.some(row => row[place(name)]));
+    const columns = this.lines.map(([name]) => place(name));
     const most = rows.reduce((top, row) => Math.max(top, ...columns.map(c => row[c] ?? 0)), 0);
     const top = ceiling(most, text);
     const x = at => LEFT + (WIDTH - LEFT - RIGHT) * (1 - (now - at) / length);
@@ -88,7 +107,7 @@ class KvChart extends HTMLElement {
           const [start, end] = [points[0], points.at(-1)].map(point => point.split(",")[0]);
           parts.push(shape("polygon", { class: "area", points: `${start},${base} ${points.join(" ")} ${end},${base}` }));
         }
-        parts.push(shape("polyline", { class: number ? "line second" : "line", points: points.join(" ") }));
+        parts.push(shape("polyline", { class: `line ${STYLES[number]}`, points: points.join(" ") }));
       }
     });
     this.cross = shape("line", { class: "cross", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
@@ -102,7 +121,7 @@ class KvChart extends HTMLElement {
 
   describe(last, most) {
     if (!last) return `${this.chart.title}: no samples so far`;
-    const now = Object.values(this.chart.lines).map((label, n) => `${this.number(last, n)} ${label}`);
+    const now = this.lines.map(([, label], n) => `${this.number(last, n)} ${label}`);
     return `${this.chart.title}, last ${RANGES[this.range].label}: now ${now.join(", ")}; ` +
       `at most ${this.chart.text(most)}`;
   }
@@ -115,10 +134,10 @@ class KvChart extends HTMLElement {
   // Shows what the lines mean, with the numbers of the moment that is pointed at, or the last.
   tell() {
     const row = this.pointed === undefined ? this.rows.at(-1) : this.nearest(this.pointed);
-    const parts = Object.values(this.chart.lines).map((label, n) => {
+    const parts = this.lines.map(([, label], n) => {
       const part = document.createElement("span");
-      part.className = n ? "second" : "first";
-      part.textContent = row ? `${this.number(row, n)} ${label}` : label;
+      part.className = STYLES[n];
+      part.textContent = !row ? label : label === "99 % within" ? `${label} ${this.number(row, n)}` : `${this.number(row, n)} ${label}`;
       return part;
     });
     if (row && this.pointed !== undefined) {

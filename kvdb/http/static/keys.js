@@ -1,17 +1,13 @@
 // The list of keys: a page at a time, searched as one types, with values fetched when toggled open.
 
-import { duration, showValue, size } from "./value.js";
+import { confirmed, editor, remove } from "./editing.js";
+import { ask, button, duration, element, size } from "./elements.js";
+import { tree } from "./tree.js";
+import { showValue } from "./value.js";
 
-const COUNT = 50; // keys on a page
+const COUNT = { list: 50, tree: 500 }; // keys on a page
 const TYPING = 250; // milliseconds without a key press before a search starts
 const WHOLE = 1000000; // bytes of a value that the server sends at most
-
-function element(tag, text, attributes = {}) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
-}
 
 class KvKeys extends HTMLElement {
   connectedCallback() {
@@ -22,12 +18,14 @@ class KvKeys extends HTMLElement {
     this.databases = "";
     this.list = element("ul");
     this.status = element("span", "", { role: "status" });
-    this.back = element("button", "Previous", { type: "button" });
-    this.next = element("button", "Next", { type: "button" });
-    this.back.addEventListener("click", () => this.turn(-1));
-    this.next.addEventListener("click", () => this.turn(1));
+    this.back = button("Previous", () => this.turn(-1));
+    this.next = button("Next", () => this.turn(1));
     this.pages = element("div", undefined, { class: "pages" });
+    this.selected = new Map();
+    this.deleting = button("", () => this.deleteSelected(), { class: "danger" });
+    this.deleting.hidden = true;
     this.pages.append(this.status, this.back, this.next);
+    this.addForms();
     this.form.addEventListener("submit", event => {
       event.preventDefault();
       this.search();
@@ -40,6 +38,23 @@ class KvKeys extends HTMLElement {
     for (const link of document.querySelectorAll("nav a[href*='cursor=']")) link.remove();
     this.cursors = [new URLSearchParams(location.search).get("cursor") ?? "0"];
     this.load(0);
+  }
+
+  // Adds the choice between a list and a tree, and what can be done with selected keys.
+  addForms() {
+    this.as = "list";
+    const choice = element("div", undefined, { class: "choice", role: "group", "aria-label": "Show keys as" });
+    for (const [form, label] of [["list", "List"], ["tree", "Tree"]]) {
+      choice.append(button(label, pressed => {
+        this.as = form;
+        for (const each of choice.children) each.setAttribute("aria-pressed", each === pressed);
+        this.cursors = ["0"];
+        this.load(0);
+      }, { "aria-pressed": form === "list" }));
+    }
+    const bar = element("div", undefined, { class: "bar" });
+    bar.append(choice, this.deleting);
+    this.form.after(bar);
   }
 
   search() {
@@ -62,12 +77,11 @@ class KvKeys extends HTMLElement {
     this.fetching?.abort();
     const fetching = this.fetching = new AbortController();
     this.setAttribute("aria-busy", "true");
-    const query = new URLSearchParams({ db: this.db, count: COUNT, cursor: this.cursors[number] });
+    const query = new URLSearchParams({ db: this.db, count: COUNT[this.as], cursor: this.cursors[number] });
     if (this.literal) query.set("prefix", this.literal);
     else if (this.field.value) query.set("search", this.field.value);
     try {
-      const answer = await fetch(`${location.origin}/api/keys?${query}`, { signal: fetching.signal });
-      if (!answer.ok) throw new Error((await answer.text()).trim() || `error ${answer.status}`);
+      const answer = await ask(`/api/keys?${query}`, { signal: fetching.signal });
       this.show(number, await answer.json());
     } catch (error) {
       if (fetching.signal.aborted) return;
@@ -83,7 +97,9 @@ class KvKeys extends HTMLElement {
     if (cursor !== "0") this.cursors.push(cursor);
     const focused = [this.back, this.next].includes(document.activeElement);
     this.timed = [];
-    this.list.replaceChildren(...keys.map((key, n) => this.row(key, n)));
+    this.select();
+    const rows = keys.map((key, n) => ({ key, item: this.row(key, n) }));
+    this.list.replaceChildren(...(this.as === "tree" ? tree(rows) : rows.map(row => row.item)));
     const parts = keys.length ? [this.list] : [element("p", "No keys.")];
     this.replaceChildren(...parts, this.pages);
     this.back.disabled = !number;
@@ -96,7 +112,13 @@ class KvKeys extends HTMLElement {
   row(key, number) {
     const row = element("li");
     const head = element("div", undefined, { class: "row" });
-    const toggle = element("button", key.key, { type: "button", "aria-expanded": "false", "aria-controls": `value-${number}` });
+    const toggle = button(key.key, () => {
+      const open = toggle.getAttribute("aria-expanded") === "false";
+      toggle.setAttribute("aria-expanded", open);
+      panel.hidden = !open;
+      if (open) this.open(state, panel, false);
+      else panel.replaceChildren();
+    }, { "aria-expanded": "false", "aria-controls": `value-${number}` });
     const remarks = element("small");
     const panel = element("div", undefined, { class: "value", id: `value-${number}` });
     panel.hidden = true;
@@ -105,16 +127,42 @@ class KvKeys extends HTMLElement {
     this.remark(state);
     if (key.ttl !== undefined) this.timed.push(state);
     if (key.size === undefined) toggle.disabled = true;
-    toggle.addEventListener("click", () => {
-      const open = toggle.getAttribute("aria-expanded") === "false";
-      toggle.setAttribute("aria-expanded", open);
-      panel.hidden = !open;
-      if (open) this.open(state, panel, false);
-      else panel.replaceChildren();
-    });
+    state.row = row;
+    if (key.deletable) {
+      const box = element("input", undefined, { type: "checkbox", "aria-label": `Select ${key.key}` });
+      box.addEventListener("change", () => this.select(state, box.checked));
+      head.append(box);
+    }
     head.append(toggle, remarks);
     row.append(head, panel);
     return row;
+  }
+
+  // Keeps what is selected; without a row, nothing is any more.
+  select(state, chosen) {
+    if (!state) this.selected.clear();
+    else if (chosen) this.selected.set(state, `/keys/${state.key.quoted}?db=${this.db}`);
+    else this.selected.delete(state);
+    this.deleting.hidden = !this.selected.size;
+    this.deleting.textContent = `Delete ${this.selected.size} selected…`;
+  }
+
+  async deleteSelected() {
+    const chosen = [...this.selected];
+    const question = chosen.length === 1 ? "Delete this key?" : `Delete these ${chosen.length} keys?`;
+    if (!await confirmed(question, chosen.map(([{ key }]) => key.key))) return;
+    let deleted = 0;
+    try {
+      for (const [state, link] of chosen) {
+        await remove(link).catch(error => { if (error.status !== 404) throw error; });
+        state.row.remove();
+        this.select(state, false);
+        deleted += 1;
+      }
+      this.status.textContent = `${deleted} ${deleted === 1 ? "key" : "keys"} deleted`;
+    } catch (error) {
+      this.status.textContent = `${deleted} of ${chosen.length} deleted; then: ${error.message}`;
+    }
   }
 
   remark({ key, remarks, since }) {
@@ -140,9 +188,7 @@ class KvKeys extends HTMLElement {
     const link = `/keys/${key.quoted}?db=${this.db}`;
     if (!whole) panel.replaceChildren(element("p", "Fetching the value…"));
     try {
-      const answer = await fetch(`${location.origin}/api/value?db=${this.db}&key=${key.quoted}${whole ? "&whole=1" : ""}`);
-      if (answer.status === 404) throw new Error("the key is not there any more");
-      if (!answer.ok) throw new Error((await answer.text()).trim() || `error ${answer.status}`);
+      const answer = await ask(`/api/value?db=${this.db}&key=${key.quoted}${whole ? "&whole=1" : ""}`);
       const value = await answer.json();
       Object.assign(key, { size: value.size, ttl: value.ttl });
       state.since = performance.now();
@@ -150,8 +196,22 @@ class KvKeys extends HTMLElement {
       this.remark(state);
       const more = whole || value.size > WHOLE ? undefined : () => this.open(state, panel, true);
       showValue(panel, value, more, link);
+      if (!value.may) return;
+      panel.append(editor({
+        panel, value, link, name: key.key,
+        shown: async done => {
+          await this.open(state, panel, whole);
+          panel.querySelector(".edit small").textContent = done;
+        },
+        gone: () => {
+          state.row.remove();
+          this.select(state, false);
+          this.status.textContent = `${key.key} was deleted`;
+        },
+      }));
     } catch (error) {
-      panel.replaceChildren(element("p", `Not shown: ${error.message}`, { role: "alert" }));
+      const text = error.status === 404 ? "the key is not there any more" : error.message;
+      panel.replaceChildren(element("p", `Not shown: ${text}`, { role: "alert" }));
     }
   }
 

@@ -1,20 +1,22 @@
-// Keeps the figures and charts of the page up to date: asks each second while it is visible.
+// Keeps the figures and charts of the page up to date: by events of the server, while it is visible.
 
 import { addCharts } from "./chart.js";
 import "./keys.js";
+import { addPanels } from "./panels.js";
 
-const EVERY = 1000; // milliseconds
-const LONGEST_WAIT = 10000; // between attempts to reach a server that does not answer
-const PATIENCE = 5000; // for one answer
+const EVERY = 500; // milliseconds before the first attempt to reach a server that does not answer
+const LONGEST_WAIT = 10000; // between two attempts
+const PATIENCE = 5000; // for one event, of which there is one a second
 const KEPT = { seconds: 300, spans: 300 };
 
 const history = { seconds: [], spans: [], columns: [] };
 const verdict = document.getElementById("verdict");
 const keys = document.querySelector("kv-keys");
 let charts = [];
+let panels = [];
+let source = null; // of events
 let timer = 0;
 let failures = 0;
-let asking = false;
 
 const automatic = document.createElement("input");
 const note = document.createElement("span");
@@ -37,6 +39,7 @@ function show(figures) {
   document.querySelector("header p").hidden = true; // it does not move, and the tiles tell it
   remember(figures.history, figures.time);
   for (const chart of charts) chart.draw(history, figures.time);
+  for (const panel of panels) panel.refresh(figures);
   keys.showDatabases(figures.databases);
 }
 
@@ -50,34 +53,41 @@ function remember(added, now) {
   }
 }
 
-async function ask() {
-  if (asking) return;
-  asking = true;
-  clearTimeout(timer);
-  try {
-    // A span is as young as its last second, so this asks for new spans, too.
-    const since = history.seconds.at(-1)?.[0] ?? 0;
-    // With the origin, because an address that holds a password is refused.
-    const answer = await fetch(`${location.origin}/api/stats${since ? `?since=${since}` : ""}`, {
-      signal: AbortSignal.timeout(PATIENCE),
-    });
-    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-    show(await answer.json());
+// Listens to the server's events. The browser connects anew by itself; where it gives up, or hears
+// nothing for a while, we do.
+function listen() {
+  stop();
+  const since = history.seconds.at(-1)?.[0];
+  // With the origin, because an address that holds a password is refused.
+  source = new EventSource(`${location.origin}/api/events${since ? `?since=${since}` : ""}`);
+  source.addEventListener("message", event => {
     failures = 0;
-    note.textContent = automatic.checked ? "" : "Paused";
-  } catch (error) {
-    failures += 1;
-    say("trouble", "No answer from the server; trying again");
-  } finally {
-    asking = false;
-    plan();
-  }
+    show(JSON.parse(event.data));
+    note.textContent = "";
+    watch(PATIENCE);
+  });
+  source.addEventListener("error", () => {
+    if (source?.readyState === EventSource.CLOSED) fail();
+  });
+  watch(PATIENCE);
 }
 
-function plan() {
+function watch(milliseconds) {
   clearTimeout(timer);
-  if (document.hidden || (!automatic.checked && !failures)) return;
-  timer = setTimeout(ask, Math.min(EVERY * 2 ** failures, LONGEST_WAIT));
+  timer = setTimeout(fail, milliseconds);
+}
+
+function fail() {
+  stop();
+  failures += 1;
+  say("trouble", "No answer from the server; trying again");
+  timer = setTimeout(listen, Math.min(EVERY * 2 ** failures, LONGEST_WAIT));
+}
+
+function stop() {
+  clearTimeout(timer);
+  source?.close();
+  source = null;
 }
 
 function addRefresh() {
@@ -91,19 +101,20 @@ function addRefresh() {
   place.hidden = false;
   automatic.addEventListener("change", () => {
     note.textContent = automatic.checked ? "" : "Paused";
-    if (automatic.checked) ask();
-    else plan();
+    if (automatic.checked) listen();
+    else stop();
   });
 }
 
 if (verdict) {
   addRefresh();
   charts = addCharts(document.getElementById("charts"));
+  panels = addPanels(document.getElementById("panels"));
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) clearTimeout(timer);
-    else if (automatic.checked || failures) ask();
+    if (document.hidden) stop();
+    else if (automatic.checked) listen();
   });
-  ask();
+  listen();
 }
 
 document.addEventListener("keydown", event => {

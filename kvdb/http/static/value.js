@@ -1,17 +1,6 @@
 // Shows one value as text, indented JSON or hexadecimal digits. Everything is text, never HTML.
 
-export const duration = seconds => {
-  const whole = Math.round(seconds);
-  for (const [unit, size, smaller, part] of [["d", 86400, "h", 3600], ["h", 3600, "min", 60], ["min", 60, "s", 1]]) {
-    if (whole >= size) {
-      const rest = Math.floor(whole % size / part);
-      return `${Math.floor(whole / size).toLocaleString("en")} ${unit}${rest ? ` ${rest} ${smaller}` : ""}`;
-    }
-  }
-  return `${whole} s`;
-};
-
-export const size = bytes => `${bytes.toLocaleString("en")} ${bytes === 1 ? "byte" : "bytes"}`;
+import { button, element, size } from "./elements.js";
 
 // What nobody would see, or what turns the direction of writing, becomes its code.
 const visible = text => text.replace(/[^\P{C}\n\t]|[\p{Zl}\p{Zp}]/gu, character => {
@@ -63,20 +52,10 @@ async function copy(text) {
   if (!copied) throw new Error("the browser refused");
 }
 
-function button(label, action) {
-  const element = document.createElement("button");
-  element.type = "button";
-  element.textContent = label;
-  element.addEventListener("click", () => action(element));
-  return element;
-}
-
 // Fills a panel with a value. `more()` fetches more of it; `link` leads to all of it.
 export function showValue(panel, value, more, link) {
-  const bar = document.createElement("div");
-  bar.className = "bar";
-  const text = document.createElement("pre");
-  text.tabIndex = 0;
+  const bar = element("div", undefined, { class: "bar" });
+  const text = element("pre", undefined, { tabindex: "0" });
   const choices = forms(value);
   let shown;
   const choose = number => {
@@ -87,13 +66,9 @@ export function showValue(panel, value, more, link) {
     buttons.forEach((each, n) => each.setAttribute("aria-pressed", n === number));
   };
   const buttons = choices.map(([label], number) => button(label, () => choose(number)));
-  const choice = document.createElement("div");
-  choice.className = "choice";
-  choice.setAttribute("role", "group");
-  choice.setAttribute("aria-label", "Show as");
+  const choice = element("div", undefined, { class: "choice", role: "group", "aria-label": "Show as" });
   choice.append(...buttons);
-  const said = document.createElement("small");
-  said.setAttribute("role", "status");
+  const said = element("small", "", { role: "status" });
   bar.append(choice, button("Copy", async () => {
     try {
       await copy(shown);
@@ -105,17 +80,13 @@ export function showValue(panel, value, more, link) {
   choose(0);
   const parts = [bar, text];
   if (value.is_cut) {
-    const cut = document.createElement("p");
+    const cut = element("p");
     const bytes = value.base64 !== undefined ? atob(value.base64).length : new TextEncoder().encode(value.text).length;
     cut.append(`The first ${size(bytes)} of ${value.size.toLocaleString("en")} are shown. `);
     if (more) {
       cut.append(button("Show the whole", more));
     } else {
-      const download = document.createElement("a");
-      download.href = link;
-      download.download = "value";
-      download.textContent = "Download the whole";
-      cut.append(download);
+      cut.append(element("a", "Download the whole", { href: link, download: "value" }));
     }
     parts.push(cut);
   }
