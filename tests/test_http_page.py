@@ -27,6 +27,27 @@ from tests.support import ManualClock, Wire, ask_http, running_server, until
 STATIC = Path(kvdb.http.__file__).parent / "static"
 
 
+METRIC_OF = {
+    "time": "", "verdict": "", "tiles": "", "history": "", "durability": "",  # words
+    "kvdb_version": "instance_info", "python_version": "instance_info",
+    "uptime_seconds": "uptime_in_seconds", "per_second": "commands_by_protocol_total",
+    "mean_microseconds": "commands_duration_seconds_total",
+    "p50_microseconds": "request_duration_seconds", "p99_microseconds": "request_duration_seconds",
+    "hit_rate": "keyspace_hits_total", "hit_rate_lately": "keyspace_misses_total",
+    "keys": "db_keys", "keys_expiring": "db_keys_expiring", "databases": "db_keys",
+    "used_bytes": "memory_used_bytes", "max_bytes": "memory_max_bytes",
+    "resident_bytes": "memory_used_rss_bytes", "clients": "connected_clients",
+    "max_clients": "config_maxclients", "rejected_clients": "rejected_connections_total",
+    "keyspace_hits": "keyspace_hits_total", "keyspace_misses": "keyspace_misses_total",
+    "evicted_keys": "evicted_keys_total", "expired_keys": "expired_keys_total",
+    "unsaved_age_seconds": "unsaved_age_seconds",
+    "last_save": "rdb_last_save_timestamp_seconds",
+    "changes_since_save": "rdb_changes_since_last_save",
+    "persistence": "saving_failing_since_seconds",
+}  # fmt: skip
+"""Which metric of Prometheus tells what the page shows."""
+
+
 class PageTest(unittest.TestCase):
     def setUp(self) -> None:
         self.use(Config())
@@ -254,6 +275,19 @@ class FiguresTest(PageTest):
             self.assertEqual(rough_duration_text(number), text)
         for number, text in ((0.5, "0.5 µs"), (25.25, "25.2 µs"), (1500, "1.5 ms"), (2e6, "2 s")):
             self.assertEqual(microseconds_text(number), text)
+
+    def test_metrics_has_everything_that_the_page_shows(self) -> None:
+        persistence = mock.Mock(
+            last_error=None, failing_since=None, last_save=1.0, changes_since_save=7, age=12.3,
+            held_bytes=0, congested=False, path="x.json", in_progress=False, last_duration=None, saves=0,
+        )  # fmt: skip
+        self.use(Config(), persistence)
+        self.instance.overseer.times.add("get", 0.1, False)
+        text = self.ask("/metrics").body.decode()
+        shown = self.answer("/api/stats").keys()
+        self.assertEqual(shown, METRIC_OF.keys())
+        for name in filter(None, METRIC_OF.values()):
+            self.assertIn(f"# TYPE redis_{name} ", text)
 
     def test_without_info_the_page_has_no_figures(self) -> None:
         may = lambda *words: words[0] != b"INFO"  # noqa: E731

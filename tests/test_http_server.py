@@ -3,18 +3,22 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import json
 import logging
 import os
 import random
 import socket
 import struct
 import threading
+import time
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest import mock
 
+from kvdb.http.listener import HttpServer
 from kvdb.persistence import Seen
 from kvdb.persistence.journal import Journal
 from kvdb.service import Service
@@ -105,6 +109,44 @@ class HttpServerTest(unittest.TestCase):
         self.assertIn("frame-ancestors 'none'", policy)
         self.assertNotIn("unsafe", policy)
         self.assertFalse([name for name in headers if name.startswith("Access-Control")])
+
+
+class EventsTest(unittest.TestCase):
+    """/api/events: the figures, each second, until the server stops or a minute is over."""
+
+    def events(self, wire: Wire, count: int) -> list[dict[str, Any]]:
+        return [json.loads(wire.read_until(b"\n\n").removeprefix(b"data: ")) for _ in range(count)]
+
+    def test_events_come_each_with_what_is_new_in_the_history(self) -> None:
+        with running_server(http_port=0) as service, Wire(service.listeners["http"].port) as wire:
+            wire.socket.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = wire.read_until(b"\r\n\r\n")
+            self.assertIn(b"Content-Type: text/event-stream", head)
+            self.assertNotIn(b"Content-Length", head)
+            with mock.patch.object(
+                HttpServer, "hold_back", lambda server, seconds: time.sleep(0.01)
+            ):
+                first = self.events(wire, 1)[0]
+                until(lambda: len(self.events(wire, 1)[0]["history"]["seconds"]) == 1)
+                self.assertEqual(self.events(wire, 1)[0]["history"]["seconds"], [])
+            self.assertEqual(first["verdict"]["level"], "fine")
+            self.assertTrue(service.instance.overseen, "requests are timed while somebody looks")
+
+    def test_a_stop_does_not_wait_for_who_listens(self) -> None:
+        with running_server(http_port=0) as service, Wire(service.listeners["http"].port) as wire:
+            wire.socket.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wire.read_until(b"\n\n")
+            began = time.monotonic()
+        self.assertLess(time.monotonic() - began, 1.5)
+
+    def test_a_stream_ends_after_a_while_and_who_may_not_see_it_gets_none(self) -> None:
+        with running_server(http_port=0, password="secret") as service:
+            port = service.listeners["http"].port
+            self.assertEqual(ask_http(port, "/api/events").status, 401)
+            with mock.patch("kvdb.http.handler._STREAM_SECONDS", 0.0):
+                token = base64.b64encode(b":secret").decode()
+                answer = ask_http(port, "/api/events", headers={"Authorization": f"Basic {token}"})
+            self.assertEqual((answer.status, answer.body), (200, b""))
 
 
 class ConversationTest(HttpServerTest):

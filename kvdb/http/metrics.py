@@ -8,10 +8,13 @@ See https://prometheus.io/docs/instrumenting/exposition_formats/.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
 import kvdb
 from kvdb.commands.info import error_counts
 from kvdb.commands.instance import Instance
+from kvdb.commands.standing import PROTOCOLS
+from kvdb.latency import percentile
 from kvdb.memory import resident_bytes
 
 Samples = list[tuple[str, float]]
@@ -45,6 +48,11 @@ def render_metrics(instance: Instance) -> str:
     add("connections_received_total", "counter", "Connections accepted.", received)
     add("rejected_connections_total", "counter", "Connections refused.", rejected)
     add("commands_processed_total", "counter", "Commands of all dialects.", counts["commands"])
+    by_protocol: Samples = [
+        (f'{{protocol="{name}"}}', counts[f"commands {name}"]) for name in PROTOCOLS
+    ]
+    add("commands_by_protocol_total", "counter", "Commands by protocol.", by_protocol)
+    _add_times(add, instance)
     text = "Bytes received; of HTTP, bodies only."
     add("net_input_bytes_total", "counter", text, counts["received"])
     text = "Bytes sent; of HTTP, bodies only."
@@ -68,6 +76,8 @@ def render_metrics(instance: Instance) -> str:
     add("db_keys_expiring", "gauge", "Keys with a deadline by database.", expiring)
     to_live: Samples = [(f'{{db="db{db}"}}', size[2]) for db, size in sizes.items() if size[1]]
     add("db_avg_ttl_seconds", "gauge", "Mean seconds to live of a sample of these.", to_live)
+    slow = len(instance.overseer.slow_log)
+    add("slowlog_length", "gauge", "Requests in the slow log.", slow)
     if persistence:
         ok = persistence.last_error is None
         add("rdb_last_bgsave_status", "gauge", "1: the last save went well.", ok)
@@ -77,6 +87,29 @@ def render_metrics(instance: Instance) -> str:
         add(
             "unsaved_age_seconds", "gauge", "Age of the oldest change not on disk.", persistence.age
         )
+        since = persistence.failing_since or 0
+        add(
+            "saving_failing_since_seconds",
+            "gauge",
+            "When saving began to fail; 0: it works.",
+            since,
+        )
         moment = persistence.last_save
         add("rdb_last_save_timestamp_seconds", "gauge", "Time of the last save.", moment)
     return "\n".join(lines) + "\n"
+
+
+def _add_times(add: Callable[[str, str, str, Samples], None], instance: Instance) -> None:
+    """Add how often each command was called, and how long it took, since somebody first asked."""
+    times = sorted(instance.overseer.command_times().items())
+    calls: Samples = [(f'{{cmd="{name}"}}', each.calls) for name, each in times]
+    add("commands_total", "counter", "Calls by command, since the first question.", calls)
+    seconds: Samples = [(f'{{cmd="{name}"}}', each.nanoseconds / 1e9) for name, each in times]
+    add("commands_duration_seconds_total", "counter", "How long these took.", seconds)
+    total = instance.overseer.times.buckets()
+    quantiles: Samples = [
+        (f'{{quantile="{percent / 100:g}"}}', percentile(total, percent) / 1e6)
+        for percent in (50, 99)
+        if total
+    ]
+    add("request_duration_seconds", "gauge", "Within which so many requests were done.", quantiles)
