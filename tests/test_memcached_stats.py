@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import unittest
 from typing import Final
+from unittest import mock
 
 from kvdb.store.budget import EvictionPolicy
 from tests.test_memcached import Port, PortCase
@@ -230,14 +230,9 @@ class FieldsTest(PortCase):
         stats = self.port.stats()
         self.assertEqual(stats["curr_connections"], "2")
         self.assertEqual(stats["connection_structures"], "2")
-        self.assertEqual(stats["threads"], str(threading.active_count()))
-        stop = threading.Event()
-        thread = threading.Thread(target=stop.wait)
-        thread.start()
-        more = self.port.stats()["threads"]
-        stop.set()
-        thread.join()
-        self.assertEqual(int(more), int(stats["threads"]) + 1)
+        # Threads of other tests may be ending just now.
+        with mock.patch("threading.active_count", return_value=17):
+            self.assertEqual(self.port.stats()["threads"], "17")
 
     def test_what_nobody_can_know_is_left_out(self) -> None:
         names = self.port.stats().keys()

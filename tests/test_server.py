@@ -175,7 +175,9 @@ class ServerTest(unittest.TestCase):
                 wire.ask(PING * 3, 21)
             self.wait_for_clients(service.instance, 0)
             counts = service.instance.counts()
-            self.assertEqual(counts, {"commands": 3, "received": 18, "sent": 21})
+            self.assertEqual(
+                counts, {"commands": 3, "commands main": 3, "received": 18, "sent": 21}
+            )
 
 
 class IdleTimeoutTest(unittest.TestCase):
