@@ -90,8 +90,8 @@ class Curl(_WithServer):
             )
             self.assertEqual((done.returncode, done.stderr), (0, b""), line)
             answers.append(done.stdout)
-        _, somevalue, _, photo, listed, metrics, health = answers
-        self.assertEqual((somevalue, photo), (b"somevalue", EVERY_BYTE))
+        _, somevalue, _, photo, patched, listed, metrics, health = answers
+        self.assertEqual((somevalue, photo, patched), (b"somevalue", EVERY_BYTE, b""))
         found = json.loads(listed)
         self.assertEqual((set(found["keys"]), found["cursor"]), ({"user:1", "user:2"}, "0"))
         self.assertIn(b"\nredis_keyspace_hits_total 2\n", metrics)
