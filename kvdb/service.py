@@ -106,6 +106,7 @@ class Service:
             self.instance.overseer.update()
             self.instance.notifications.call_soon = self.loop.call
             self.instance.scripts.serve_others = self.loop.serve_others
+            self.instance.replication.call_soon = self.loop.call
             tracking = self.instance.tracking
             tracking.on_messages = lambda: self.loop.call(tracking.send)
             if self._journal:

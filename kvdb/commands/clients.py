@@ -17,6 +17,10 @@ class Unsent(Protocol):
     """Bytes."""
 
     @property
+    def unsent_bytes(self) -> int:
+        """Bytes, with those that nobody has looked at yet."""
+
+    @property
     def pieces(self) -> int:
         """In how many pieces."""
 
@@ -36,14 +40,15 @@ def describe(session: Session) -> str:
         "name": session.name.decode("ascii", "replace"),
         "age": int(now - session.started_at),
         "idle": int(now - session.last_active),
-        "flags": ("O" if session in session.instance.overseer.monitors else "")
+        "flags": ("S" if session.replica and session.replica.state != "handshake" else "")
+        + ("O" if session in session.instance.overseer.monitors else "")
         + ("P" if subscribed else "")
         + ("x" if transaction else "")
         + ("t" if tracker else "")
         + ("R" if tracker and tracker.is_broken else "")
         + ("B" if tracker and tracker.mode.broadcast else "")
         + ("b" if session.waiting else "")
-        + ("e" if session.no_evict else "")
+        + ("e" if session.no_evict and not session.replica else "")
         + ("T" if session.no_touch else "")
         or "N",
         "db": session.db,

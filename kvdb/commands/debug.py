@@ -135,7 +135,7 @@ def _loadaof(session: Session) -> Reply:
 
 @_subcommand("CHANGE-REPL-ID", 0)
 def _change_repl_id(session: Session) -> Reply:
-    session.instance.replication_id = secrets.token_hex(20)
+    session.instance.replication.change_id()
     return OK
 
 

@@ -18,6 +18,7 @@ from kvdb.config import MB
 from kvdb.memory import resident_bytes
 from kvdb.persistence.snapshot import Snapshots
 from kvdb.pubsub import Kind
+from kvdb.replication.primary import BACKLOG_BYTES
 from kvdb.replies import Reply, Verbatim
 from kvdb.store.entry import TABLE_SHARE, entry_cost
 
@@ -202,12 +203,24 @@ def _stats(instance: Instance) -> Fields:
 
 
 def _replication(instance: Instance) -> Fields:
-    return {
-        "role": "master",
-        "connected_slaves": 0,
-        "master_replid": instance.replication_id,
+    replication = instance.replication
+    lags, backlog = replication.lags(), replication.backlog
+    fields: Fields = {"role": "master", "connected_slaves": len(lags)}
+    for number, (replica, offset, seconds) in enumerate(lags):
+        ip, port = replica.address
+        fields[f"slave{number}"] = (
+            f"ip={ip},port={port},state={replica.state},offset={offset},lag={int(seconds)}"
+        )
+    return fields | {
+        "master_failover_state": "no-failover",
+        "master_replid": replication.id,
         "master_replid2": "0" * 40,
-        "master_repl_offset": 0,
+        "master_repl_offset": replication.offset,
+        "second_repl_offset": -1,
+        "repl_backlog_active": int(backlog is not None),
+        "repl_backlog_size": BACKLOG_BYTES,
+        "repl_backlog_first_byte_offset": backlog[0] + 1 if backlog else 0,
+        "repl_backlog_histlen": backlog[1] if backlog else 0,
     }
 
 

@@ -27,6 +27,7 @@ from kvdb.persistence import Persistence
 from kvdb.prefixes import Prefixes
 from kvdb.pubsub import Hub
 from kvdb.reaper import PlannedFlush
+from kvdb.replication.primary import Replication
 from kvdb.scripting.engine import Engine
 from kvdb.store import Store
 from kvdb.tracking import Tracking
@@ -74,6 +75,7 @@ class Instance:
         self.hub = Hub()
         self.notifications = Notifications(store, self.hub)
         self.tracking: Tracking = Tracking(store, self.session)
+        self.replication = Replication(store, lambda: self.config.output_limits.replica, monotonic)
         self.governor: Governor | None = None  # in a whole server
         self.certificates: Certificates | None = None  # with them, every port speaks TLS
         self.accounts = Accounts(lambda: self.config.max_client_bytes, monotonic)
@@ -97,7 +99,6 @@ class Instance:
         self.connections_rejected = 0
         self.ended_by_output_limit = 0  # written by the event loop only
         self.peak_bytes = 0  # the most that entries have taken, as far as anybody has looked
-        self.replication_id = self.run_id
         self.expires_actively = True  # DEBUG SET-ACTIVE-EXPIRE
         # Written by `overseer` only: somebody wants to see each request; some have to wait.
         self.overseen = self.paused = False
@@ -134,6 +135,9 @@ class Instance:
         """Take an ended session out of the registry; what it held is released."""
         session.end_everything()
         self.accounts.report(session, 0)
+        if session.replica is not None:
+            self.replication.leave(session.replica)
+            session.replica = None
         # They lead to the connection, which leads to the session.
         session.close, session.push, session.recall = _nothing, _nowhere, bytes
         session.outgoing = session.waiting = None
@@ -157,7 +161,8 @@ class Instance:
         if timeout:
             silent_since = self.monotonic() - timeout
             for session in self.sessions():
-                if session.last_active < silent_since and session.waiting is None:
+                is_idle = session.last_active < silent_since
+                if is_idle and session.waiting is None and session.replica is None:
                     log.info(
                         "client %s: silent for more than %g s, ended", session.address, timeout
                     )
@@ -205,6 +210,7 @@ class Instance:
         self.end_idle_sessions()
         self.accounts.relieve()
         self.overseer.housekeeping()
+        self.replication.housekeeping()
         self.note_peak()
         self.store.drop_idle_indexes()
         for session in self.sessions():
@@ -244,6 +250,7 @@ class Instance:
             connections = len(self._sessions)
         held = self.accounts.held + self.store.index_bytes + self.tracking.held_bytes
         held += self.notifications.held_bytes + self.scripts.held_bytes
+        held += self.replication.held_bytes
         return held + saving + CONNECTION_BYTES * connections
 
     # --- writers that wait ---------------------------------------------------------------

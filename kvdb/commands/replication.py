@@ -1,7 +1,8 @@
-"""What a server without replicas answers to who asks for them."""
+"""Replication as its commands: who replicates us, and who waits for that."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from kvdb import errors
@@ -12,41 +13,149 @@ from kvdb.commands.session import Session
 from kvdb.commands.table import ADMIN, NONE, command
 from kvdb.commands.waiting import MustWait, TimedWait
 from kvdb.errors import CommandError
-from kvdb.replies import OK, Reply
+from kvdb.replication.primary import Replica
+from kvdb.replies import NO_REPLY, OK, Reply, SimpleString
+from kvdb.resp.encoding import encode_reply
 
 
-@command("ROLE", "", NONE, "Say that this is a master without replicas.", group="server")
+@command("ROLE", "", NONE, "Return `master`, the offset, and who replicates us.", group="server")
 def role(session: Session) -> Reply:
-    return [b"master", 0, []]
+    replication = session.instance.replication
+    replicas: list[Reply] = []
+    for replica, offset, _ in replication.lags():
+        if replica.state == "online":
+            ip, port = replica.address
+            replicas.append([ip.encode(), b"%d" % port, b"%d" % offset])
+    return [b"master", replication.offset, replicas]
 
 
-def _wait(session: Session, timeout: int, has_come: Callable[[], bool]) -> TimedWait | None:
-    """Return what the session has waited for until now; have it wait, if it has not yet.
+# --- what replicas ask for ----------------------------------------------------------------
 
-    Within a transaction nobody waits: None.
-    """
-    if session.in_exec:
-        return None
-    waiting = session.waiting
-    if isinstance(waiting, TimedWait):
-        waiting.check()
-        return waiting
-    raise MustWait(TimedWait(timeout / 1000 or None, session.instance.monotonic, has_come))
+
+@command(
+    "REPLCONF",
+    "option value [option value ...]",
+    ADMIN,
+    "What a replica tells of itself: where it listens, what it can do, how far it has come.",
+    group="server",
+    open_ended=True,
+)
+def replconf(session: Session, *options: bytes) -> Reply:
+    if len(options) % 2:
+        raise CommandError(errors.SYNTAX)
+    replica = session.replica or Replica(session)
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        match option.lower():
+            case b"ack":
+                if session.replica is None or session.replica.state == "handshake":
+                    return NO_REPLY
+                session.instance.replication.acknowledge(session.replica, integer(value))
+                return NO_REPLY
+            case b"listening-port":
+                replica.port = integer(value)
+            case b"ip-address":
+                replica.ip = value[:64].decode("ascii", "replace")
+            case b"capa":
+                replica.takes_eof |= value.lower() == b"eof"
+            case b"rdb-only":
+                replica.rdb_only = integer(value) != 0
+            case b"rdb-filter-only":
+                if value:
+                    raise CommandError(f"ERR Unsupported RDB filter: {_shown(value)}")
+                replica.wants_data = False
+            case b"version":
+                pass
+            case _:
+                raise CommandError(f"ERR Unrecognized REPLCONF option: {_shown(option)}")
+    session.replica = replica
+    return OK
+
+
+def _shown(text: bytes) -> str:
+    return re.sub(r"[\r\n]", " ", text[:128].decode("utf-8", "replace"))
+
+
+@command(
+    "PSYNC",
+    "replicationid offset",
+    ADMIN,
+    "Replicate this server: go on where the replica left off, or begin with everything.",
+    group="server",
+    open_ended=True,
+)
+def psync(session: Session, history: bytes, offset: bytes, *options: bytes) -> Reply:
+    replication, replica = session.instance.replication, _as_replica(session)
+    place = parse_integer(offset)
+    if place is None:
+        raise CommandError("ERR value is not an integer or out of range")
+    if replication.resume(replica, history.decode("ascii", "replace"), place):
+        return SimpleString(b"CONTINUE " + replication.id.encode())
+    start = replication.begin(replica)
+    return SimpleString(b"FULLRESYNC %b %d" % (replication.id.encode(), start))
+
+
+@command("SYNC", "", ADMIN, "Replicate this server, beginning with everything.", group="server")
+def sync(session: Session) -> Reply:
+    session.instance.replication.begin(_as_replica(session))
+    return NO_REPLY
+
+
+def _as_replica(session: Session) -> Replica:
+    """Return the session as a replica that has done with its handshake. Raises CommandError."""
+    if session.in_exec or session.transaction is not None:
+        raise CommandError("ERR Command not allowed inside a transaction")
+    if session.form is not encode_reply or session.version != 2:
+        raise CommandError("ERR replication is for RESP2 only")
+    replica = session.replica or Replica(session)
+    if replica.state != "handshake":
+        raise CommandError("ERR Replica is syncing already")
+    session.replica = replica
+    session.no_evict = True  # what waits for it is held to a limit of its own
+    return replica
+
+
+# --- who waits for replicas ---------------------------------------------------------------
 
 
 @command(
     "WAIT",
     "numreplicas timeout",
     NONE,
-    "Return 0, for there are no replicas; if some are asked for, only when the timeout is over.",
+    "Wait until so many replicas have what was written, or the timeout is over; return how many.",
     group="generic",
 )
 def wait(session: Session, replicas: bytes, timeout: bytes) -> Reply:
     number = integer(replicas)
     longest = milliseconds(timeout)
-    if number > 0:
-        _wait(session, longest, lambda: False)
-    return 0
+    return _replicas_reached(session, number, longest, lambda: True)
+
+
+def _replicas_reached(
+    session: Session, number: int, longest: int, is_on_disk: Callable[[], bool]
+) -> int:
+    """Return how many replicas have everything; once so many have, and it is on disk, or time is up."""
+    replication = session.instance.replication
+    waiting = session.waiting
+    if isinstance(waiting, WaitForReplicas) and not session.in_exec:
+        waiting.check()
+        return replication.reached(waiting.offset)
+    offset = replication.request_acknowledgements() if number > 0 else replication.offset
+    reached = replication.reached(offset)
+    if session.in_exec or (reached >= number and is_on_disk()):
+        return reached
+
+    def has_come() -> bool:
+        return replication.reached(offset) >= number and is_on_disk()
+
+    wait = WaitForReplicas(longest / 1000 or None, session.instance.monotonic, has_come)
+    wait.offset = offset
+    raise MustWait(wait)
+
+
+class WaitForReplicas(TimedWait):
+    """The wait for replicas to have what was written up to an offset."""
+
+    offset = 0
 
 
 @command(
@@ -75,12 +184,12 @@ def waitaof(session: Session, local: bytes, replicas: bytes, timeout: bytes) -> 
     def is_on_disk() -> bool:
         return journal is not None and journal.durable_step >= step
 
-    if not number and (not wants_disk or is_on_disk()):
-        return [int(is_on_disk()), 0]
-    waiting = _wait(session, longest, lambda: not number and is_on_disk())
+    done = is_on_disk if wants_disk else lambda: True
+    reached = _replicas_reached(session, number, longest, done)
     # What was written before the request counts, not what others have written meanwhile.
-    reached = is_on_disk() or (waiting is not None and not number and waiting.has_come())
-    return [int(reached), 0]
+    waiting = session.waiting
+    has_come = isinstance(waiting, WaitForReplicas) and waiting.has_come()
+    return [int(is_on_disk() or (bool(wants_disk) and has_come)), reached]
 
 
 @command(

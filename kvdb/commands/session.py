@@ -19,6 +19,7 @@ from kvdb.commands.waiting import TakesLong as TakesLong
 from kvdb.errors import CommandError, OutOfMemory
 from kvdb.pause import Waiting
 from kvdb.pubsub import ALLOWED, Form, refuse_while_subscribed
+from kvdb.replication.primary import Replica
 from kvdb.replies import NO_REPLY, QUEUED, Pushes, Reply
 from kvdb.resp.encoding import encode_reply
 from kvdb.resp.requests import Run
@@ -38,7 +39,7 @@ class Session(Standing):
     __slots__ = (
         "__weakref__", "address", "close", "closing", "db", "form", "held", "id",
         "last_active", "last_command", "library_name", "library_version",
-        "local_address", "name", "no_evict", "no_touch", "outgoing", "penalty", "push", "recall",
+        "local_address", "name", "no_evict", "no_touch", "outgoing", "penalty", "push", "recall", "replica",
         "saw", "silent", "skip_next", "skipping", "started_at", "tracker",
         "version", "waiting", "wrote",
     )  # fmt: skip
@@ -71,12 +72,19 @@ class Session(Standing):
         self.penalty = 0.0  # seconds that the next replies are to be held back
         self.held = 0  # bytes, as Instance.accounts has them
         self.tracker: Tracker | None = None  # it wants to be told when keys change
+        self.replica: Replica | None = None  # it replicates us, or is about to
         self.reset()
 
     def take_penalty(self) -> float:
         """Return how long the next replies are to be held back, once."""
         penalty, self.penalty = self.penalty, 0.0
         return penalty
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits to be sent to it. Any thread may ask."""
+        outgoing = self.outgoing
+        return outgoing.unsent_bytes if outgoing else 0
 
     @property
     def only_listens(self) -> bool:

@@ -142,7 +142,7 @@ class Command:
         self.runs_script = self.name in RUN_SCRIPTS
         self.allow_busy = self.name in ALLOWED_WHILE_BUSY
         self.no_script = forbidden_in_scripts(self.name)
-        as_in_redis = (*RUN_SCRIPTS, "FCALL", "FCALL_RO", "PING", "SAVE", "BGSAVE")
+        as_in_redis = (*RUN_SCRIPTS, "FCALL", "FCALL_RO", "PING", "SAVE", "BGSAVE", "PSYNC", "SYNC")
         self.waits_for_data = works_on_keys or self.name in as_in_redis
         self.touches = works_on_keys and Flag.SLOW not in self.flags
         self.ordinary = self.touches and not self.at_once and not self.not_queued

@@ -63,6 +63,11 @@ class Outgoing:
         return b"".join(pushed)
 
     @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait to be sent, with those that the loop has not looked at yet."""
+        return self.size + self._brought
+
+    @property
     def pieces(self) -> int:
         """How many pieces wait to be sent."""
         return len(self._queue or ()) + len(self._pushed or ())
@@ -170,7 +175,9 @@ class Outgoing:
         """
         limits = self._session.instance.config.output_limits
         size, limit = self._pushed_in_queue + self._brought, limits.pubsub
-        if self._session.subscriptions is None and any(limits.normal):
+        if self._session.replica is not None:
+            limit = limits.replica
+        elif self._session.subscriptions is None and any(limits.normal):
             size, limit = self.size, limits.normal
         if limit.soft and size >= limit.soft:
             if self._full_since is None:

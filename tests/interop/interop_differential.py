@@ -264,7 +264,9 @@ def _without_hints(replies: bytes) -> bytes:
     """Return replies without what kvdb tells a person who types: see kvdb/commands/hints.py."""
     replies = re.sub(rb" \(HELP \w+ tells how it is written\)", b"", replies)
     replies = re.sub(rb"(HELP\.) \((did[^)]*|HELP[^)]*)\)", rb"\1", replies)
-    return re.sub(rb"\((did you mean [^)]*\?|kvdb has no [^)]*|HELP lists the commands)\)", b"", replies)
+    return re.sub(
+        rb"\((did you mean [^)]*\?|kvdb has no [^)]*|HELP lists the commands)\)", b"", replies
+    )
 
 
 def _show(request: Request, expected: bytes, actual: bytes, note: str = "") -> str:
