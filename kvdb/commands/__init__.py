@@ -17,6 +17,7 @@ from kvdb.commands import (  # noqa: F401  (imported for the commands they decla
     latency,
     lcs,
     memory,
+    migrate,
     objects,
     pausing,
     pubsub,

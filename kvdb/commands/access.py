@@ -20,7 +20,7 @@ _KEYS: Final = {
     **dict.fromkeys(("EXISTS", "TOUCH", "TYPE", "STRLEN", "WATCH"), ("RO",)),
     **dict.fromkeys(("OBJECT ENCODING", "OBJECT REFCOUNT", "MEMORY USAGE"), ("RO",)),
     **dict.fromkeys(("OBJECT FREQ", "OBJECT IDLETIME"), ("RO",)),
-    "GETDEL": ("RW access delete",),
+    **dict.fromkeys(("GETDEL", "MIGRATE"), ("RW access delete",)),
     "SETRANGE": ("RW update",),
     "BITOP": ("OW update", "RO access"),
     "COPY": ("RO access", "OW update"),

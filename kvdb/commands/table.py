@@ -183,7 +183,11 @@ class Command:
         return range(first - 1, count if last < 0 else min(last, count), step)
 
     def find_keys(self, arguments: Sequence[bytes]) -> range:
-        """As key_positions(), also where one of the arguments counts the keys."""
+        """As key_positions(), also where one of the arguments counts the keys, or begins them."""
+        if self.name == "MIGRATE":  # the one command with a word behind which keys stand
+            for place in range(5, len(arguments)):
+                if arguments[place].upper() == b"KEYS":
+                    return range(place + 1, len(arguments))
         if self.counted_keys is None:
             return self.key_positions(len(arguments))
         counter, first, step = self.counted_keys

@@ -46,7 +46,7 @@ class Listing(Core):
 
         Every key that is there from the first call to the last is returned at least once,
         whatever is written meanwhile. A cursor is a place in the order of `scans.hash_of()`,
-        below 2**32: it needs nothing that is kept for its scan, and stays good for ever.
+        below 2**31: it needs nothing that is kept for its scan, and stays good for ever.
         """
         if cursor >= HASHES:
             return 0, []

@@ -16,8 +16,8 @@ from zlib import crc32
 
 from kvdb.store.entry import Key, split_key
 
-HASHES: Final = 1 << 32
-"""How many different hashes there are; a cursor is below it, so a double holds it exactly."""
+HASHES: Final = 1 << 31
+"""How many different hashes there are. A cursor is below it: redis-cli --cluster import keeps it in an int."""
 
 _PER_BUCKET: Final = 32  # keys, about: sorted when they are asked for
 _LEAST_ROOM: Final = 256  # keys
@@ -26,7 +26,7 @@ _BUILT_AT_A_TIME: Final = 2_000  # keys; then other threads have the interpreter
 
 def hash_of(key: Key) -> int:
     """Return a key's place in the order of a scan."""
-    return crc32(split_key(key)[1])
+    return crc32(split_key(key)[1]) >> 1
 
 
 class ScanIndex:
@@ -40,7 +40,7 @@ class ScanIndex:
         self._room = max(_LEAST_ROOM, 8 * expected)
         self._keys = 0
         bits = max(0, (expected // _PER_BUCKET).bit_length())
-        self._shift = 32 - bits
+        self._shift = 31 - bits
         self._buckets: list[list[Key]] = [[] for _ in range(1 << bits)]
         self.idle_passes = 0
         """How often somebody has looked since the last scan and found that there was none."""
