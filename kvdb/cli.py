@@ -69,7 +69,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     )
     given = {
         field: value
-        for field, value in vars(parser.parse_args(arguments)).items()
+        for field, value in vars(parser.parse_args(_with_addresses(arguments))).items()
         if value is not None
     }
     try:
@@ -89,6 +89,19 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     if config.password is None and config.acl_file is None:
         _refuse_to_be_open(config)
     return config
+
+
+def _with_addresses(arguments: Sequence[str]) -> list[str]:
+    """Make one word of `--replica-of HOST PORT`, as Redis's users write it."""
+    words = list(arguments)
+    for place in range(len(words) - 2):
+        if words[place] == "--replica-of" and words[place + 2].isdigit():
+            return [
+                *words[: place + 1],
+                f"{words[place + 1]} {words[place + 2]}",
+                *words[place + 3 :],
+            ]
+    return words
 
 
 def _refuse_to_be_open(config: Config) -> None:

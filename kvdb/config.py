@@ -48,6 +48,9 @@ class Config:
     acl_file: Path | None = None  # the users; None: those that ACL SETUSER makes
     acl_log_max_len: int = 128  # entries of ACL LOG
     protected: bool = True
+    replica_of: tuple[str, int] | None = None  # the primary, at the start
+    primary_user: str | None = None  # whom we are there
+    primary_password: str | None = None
     log_level: str = "info"
     log_format: str = "text"  # or json
     config_file: Path | None = None  # which has said some of this

@@ -50,6 +50,7 @@ SCRIPT_UNKILLABLE = (
     "either wait the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE "
     "command."
 )
+READ_ONLY = "READONLY You can't write against a read only replica."
 OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
 
 

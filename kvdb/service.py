@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import kvdb.commands  # noqa: F401  (fills the command table)
 from kvdb.acl import BadUsersFile
 from kvdb.allocator import can_be_kept
+from kvdb.commands.following import follow, unfollow
 from kvdb.commands.instance import Instance
 from kvdb.config import MB, Config, Fsync
 from kvdb.errors import TOO_MANY_CLIENTS
@@ -101,14 +102,9 @@ class Service:
             self.instance.certificates = self._open_certificates()
             self._read_users()
             self.loop = self._loop = EventLoop(congested=lambda: self.instance.congested)
-            self.loop.on_long_round = self.instance.overseer.long_round
+            _have_called(self.instance, self.loop)
             self.instance.overseer.on_round_limit = self._limit_rounds
             self.instance.overseer.update()
-            self.instance.notifications.call_soon = self.loop.call
-            self.instance.scripts.serve_others = self.loop.serve_others
-            self.instance.replication.call_soon = self.loop.call
-            tracking = self.instance.tracking
-            tracking.on_messages = lambda: self.loop.call(tracking.send)
             if self._journal:
                 self._journal.on_progress = self.loop.wake
             self._open_ports()
@@ -156,6 +152,8 @@ class Service:
         self.instance.notifications.use(self.config.notify_keyspace_events)
         # Only now may anybody write: what the journal did not hear of would never be written down.
         self.instance.loading = False
+        if self.config.replica_of:
+            follow(self.instance, *self.config.replica_of)
         for listener in self._all_listeners():
             if not listener.started:
                 listener.start()
@@ -164,6 +162,7 @@ class Service:
         """Stop from the outside in; tell whether everything could be saved."""
         self.instance.background.clear()
         self.instance.scripts.stopping = True
+        unfollow(self.instance)
         for listener in self._all_listeners():
             listener.stop()
         self.loop.stop()
@@ -357,6 +356,14 @@ class Service:
 
         self._history = self._history or _sampled_history(self.instance, self._threads)
         return HttpServer(host, port, self.instance, self._history)
+
+
+def _have_called(instance: Instance, loop: EventLoop) -> None:
+    """Have the loop call those who have something to do there."""
+    loop.on_long_round = instance.overseer.long_round
+    instance.notifications.call_soon = instance.replication.call_soon = loop.call
+    instance.scripts.serve_others = loop.serve_others
+    instance.tracking.on_messages = lambda: loop.call(instance.tracking.send)
 
 
 def _sampled_history(instance: Instance, threads: list[Periodic]) -> History:

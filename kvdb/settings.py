@@ -143,6 +143,21 @@ def _who(text: str) -> str:
     return text.lower()
 
 
+def _address(text: str) -> tuple[str, int]:
+    words = text.split()
+    host, _, port = ":".join(words).rpartition(":")
+    if len(words) > 2 or (len(words) == 2 and ":" in words[1]):
+        raise ValueError
+    return _host(host.strip("[]")), _positive_port(port)
+
+
+def _positive_port(text: str) -> int:
+    port = _port(text)
+    if not port:
+        raise ValueError
+    return port
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
@@ -257,6 +272,15 @@ GROUPS: Final = {
         Setting("enable_debug_command", "--enable-debug-command", "WHO", "no, yes or local", _who,
                 "who may use DEBUG, which is for tests: no, yes or local"),
     ),
+    "replication": (
+        Setting("replica_of", "--replica-of", "HOST:PORT", "HOST:PORT or HOST PORT", _address,
+                "replicate this server (kvdb, Redis or Valkey): what is here is replaced, and cannot be "
+                "written, until REPLICAOF NO ONE", "none", parameter="replicaof"),
+        Setting("primary_user", "--primary-user", "NAME", "a name", _host,
+                "who we are on that server", "default", parameter="masteruser", changeable=True),
+        Setting("primary_password_file", "--primary-password-file", "FILE", "the path of a file", _path,
+                "file whose first line is the password there", "none", parameter="masterauth", changeable=True),
+    ),
     "looking on": (
         Setting("log_level", "--log-level", "LEVEL", " or ".join(LOG_LEVELS), log_level,
                 f"one of {', '.join(LOG_LEVELS)}", parameter="loglevel", changeable=True),
@@ -284,6 +308,8 @@ GROUPS: Final = {
 SETTINGS: Final = tuple(setting for group in GROUPS.values() for setting in group)
 
 BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}
+
+_NOT_OF_CONFIG: Final = ("in_memory", "password_file", "primary_password_file", "no_protection")
 
 PASSWORD_VARIABLE: Final = "KVDB_PASSWORD"
 """Not a flag: everybody on the machine sees the arguments of a process."""
@@ -325,16 +351,15 @@ def configure(
             )
         values["in_memory"] = unkept < kept
     config = Config(
-        **{
-            field: value
-            for field, value in values.items()
-            if field not in ("in_memory", "password_file", "no_protection")
-        }
+        **{field: value for field, value in values.items() if field not in _NOT_OF_CONFIG}
     )
     if values.get("in_memory"):
         config.data = None
     config.protected = not values.get("no_protection", False)
     config.password = _password(values.get("password_file"), environment)
+    if "primary_password_file" in values:
+        setting = BY_FIELD["primary_password_file"]
+        config.primary_password = _first_line(values["primary_password_file"], setting.name)
     _check_ports(config)
     if config.tls_cert is None:
         for field in ("tls_key", "tls_client_ca"):
@@ -350,6 +375,10 @@ def _password(path: Path | None, environment: Mapping[str, str]) -> str | None:
     name = BY_FIELD["password_file"].name
     if given is not None:
         raise BadSetting(f"{name} and {PASSWORD_VARIABLE} both give a password: give one of them")
+    return _first_line(path, name)
+
+
+def _first_line(path: Path, name: str) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

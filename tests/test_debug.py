@@ -171,8 +171,6 @@ class WithoutReplicasTest(CommandTest):
             ("REPLICAOF NO ONE", OK),
             ("SLAVEOF no one", OK),
             ("REPLICAOF localhost x", "ERR Invalid master port"),
-            ("REPLICAOF localhost 6379",
-             "ERR this server cannot be a replica: there is no replication"),
             ("REPLICAOF a", wrong_arity("replicaof")),
             ("FAILOVER", "ERR FAILOVER requires connected replicas."),
             ("FAILOVER ABORT", "ERR No failover in progress."),

@@ -46,6 +46,9 @@ VARIABLES = {
     "--tls-cert": "KVDB_TLS_CERT",
     "--tls-key": "KVDB_TLS_KEY",
     "--tls-client-ca": "KVDB_TLS_CLIENT_CA",
+    "--replica-of": "KVDB_REPLICA_OF",
+    "--primary-user": "KVDB_PRIMARY_USER",
+    "--primary-password-file": "KVDB_PRIMARY_PASSWORD_FILE",
     "--log-level": "KVDB_LOG_LEVEL",
     "--log-format": "KVDB_LOG_FORMAT",
     "--config": "KVDB_CONFIG",
@@ -73,6 +76,8 @@ GOOD = {
     "--snapshot-interval": ("1.5", "snapshot_interval", 1.5),
     "--max-clients": ("7", "max_clients", 7),
     "--idle-timeout": ("30", "idle_timeout", 30.0),
+    "--replica-of": ("[::1]:6379", "replica_of", ("::1", 6379)),
+    "--primary-user": ("bob", "primary_user", "bob"),
     "--log-level": ("NOTICE", "log_level", "notice"),
     "--log-format": ("JSON", "log_format", "json"),
     "--notify-keyspace-events": ("Ag$KE", "notify_keyspace_events", "AKE"),
@@ -90,6 +95,7 @@ GOOD = {
 
 OTHERS = {
     "--host": "::1",
+    "--replica-of": "h 5",
     "--log-level": "error",
     "--log-format": "text",
     "--enable-debug-command": "no",
@@ -119,6 +125,9 @@ BAD = {
     "--tls-cert": ("a\0b",),
     "--tls-key": ("a\0b",),
     "--tls-client-ca": ("a\0b",),
+    "--replica-of": ("h", "h:0", "h:x", ":5", "a b:5", "h:70000"),
+    "--primary-user": ("", "a b")[1:],
+    "--primary-password-file": ("a\0b",),
     "--log-level": ("loud",),
     "--log-format": ("xml", "1"),
     "--config": ("a\0b",),
@@ -261,6 +270,14 @@ class EverySettingTest(SettingsCase):
         self.assertEqual(config.http_hosts, ("kv.example", "b"))
         config = self.parse(KVDB_HTTP_PORT="0", KVDB_HTTP_HOSTS=names)
         self.assertEqual(config.http_hosts, ("kv.example", "b"))
+
+    def test_the_primary_may_be_two_words_as_in_redis(self) -> None:
+        config = self.parse("--replica-of", "db.example", "6379", "my.json")
+        self.assertEqual((config.replica_of, config.data), (("db.example", 6379), Path("my.json")))
+        self.assertEqual(self.parse(KVDB_REPLICA_OF="h 5").replica_of, ("h", 5))
+        path = str(self.file("password", b"secret\n"))
+        config = self.parse("--replica-of=h:5", "--primary-password-file", path)
+        self.assertEqual(config.primary_password, "secret")
 
     def test_a_path_may_begin_at_home(self) -> None:
         expected = Path(os.path.expanduser("~")) / "x.json"

@@ -39,11 +39,12 @@ class Users:
         """`commands` is asked whenever rules change; it may be filled later."""
         self._commands = commands
         self._lock = threading.Lock()
-        self.default = User(DEFAULT, self._everything())
+        self.default = User(DEFAULT, self.everything())
         self._users = {DEFAULT: self.default}
         self._default_at_start = self.default.rules
 
-    def _everything(self) -> Rules:
+    def everything(self) -> Rules:
+        """Return the rules of who may do everything."""
         rules = Rules()
         for rule in (b"on", b"nopass", b"~*", b"&*", b"+@all"):
             rules = rules.changed(rule, self._commands)
@@ -87,7 +88,7 @@ class Users:
     def set_password(self, password: str | None) -> User:
         """Give the default user this password instead of those it has; None: it needs none."""
         rules = [b"nopass"] if password is None else [b"resetpass", b">" + password.encode()]
-        at_start = self._everything()
+        at_start = self.everything()
         for rule in rules:
             at_start = at_start.changed(rule, self._commands)
         self._default_at_start = at_start

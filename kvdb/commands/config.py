@@ -143,6 +143,10 @@ def _seconds(number: float) -> str:
     return str(int(number)) if number == int(number) else f"{number:f}".rstrip("0")
 
 
+def _or_none(text: str) -> str | None:
+    return text or None
+
+
 def _file(text: str) -> Path | None:
     return Path(text).expanduser() if text else None
 
@@ -197,6 +201,10 @@ _READERS: Final[dict[str, Callable[[Instance], str]]] = {
     "output_limits": lambda instance: str(instance.config.output_limits),
     "password_file": lambda instance: "(set)" if instance.users.default.rules.passwords else "",
     "latency_tracking": lambda instance: "yes" if instance.config.latency_tracking else "no",
+    "replica_of": lambda instance: (
+        "{} {}".format(*instance.standby.primary[:2]) if instance.standby else ""
+    ),
+    "primary_password_file": lambda instance: "(set)" if instance.config.primary_password else "",
     "http_writable": lambda instance: "yes" if instance.config.http_writable else "no",
     "no_protection": lambda instance: "yes" if instance.config.protected else "no",
 }
@@ -214,6 +222,8 @@ _CHANGES: Final[dict[str, tuple[Callable[[str], object], Callable[[Instance, obj
     ),
     "output_limits": (_output_limits, _set_output_limits),
     "password_file": (str, _set_password),
+    "primary_user": (_or_none, _set("primary_user")),
+    "primary_password_file": (_or_none, _set("primary_password")),
     "tls_cert": (_file, _set("tls_cert")),
     "tls_key": (_file, _set("tls_key")),
     "tls_client_ca": (_file, _set("tls_client_ca")),

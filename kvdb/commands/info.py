@@ -19,6 +19,7 @@ from kvdb.memory import resident_bytes
 from kvdb.persistence.snapshot import Snapshots
 from kvdb.pubsub import Kind
 from kvdb.replication.primary import BACKLOG_BYTES
+from kvdb.replication.standby import Standby
 from kvdb.replies import Reply, Verbatim
 from kvdb.store.entry import TABLE_SHARE, entry_cost
 
@@ -202,10 +203,35 @@ def _stats(instance: Instance) -> Fields:
     }
 
 
+def _following(standby: Standby, now: float) -> Fields:
+    """What a replica tells of its primary."""
+    heard, up = standby.heard_at, standby.state == "connected"
+    fields: Fields = {
+        "role": "slave",
+        "master_host": standby.primary.host,
+        "master_port": standby.primary.port,
+        "master_link_status": "up" if up else "down",
+        "master_last_io_seconds_ago": -1 if heard is None else int(now - heard),
+        "master_sync_in_progress": int(standby.state == "sync"),
+        "slave_read_repl_offset": standby.offset,
+        "slave_repl_offset": standby.offset,
+        "slave_priority": 100,
+        "slave_read_only": 1,
+        "replica_announced": 1,
+        "replica_refused_commands": sum(standby.refused.values()),
+    }
+    if not up:
+        fields["master_link_down_since_seconds"] = int(now - standby.down_since)
+    return fields
+
+
 def _replication(instance: Instance) -> Fields:
     replication = instance.replication
     lags, backlog = replication.lags(), replication.backlog
-    fields: Fields = {"role": "master", "connected_slaves": len(lags)}
+    fields: Fields = {"role": "master"}
+    if instance.standby is not None:
+        fields = _following(instance.standby, instance.monotonic())
+    fields["connected_slaves"] = len(lags)
     for number, (replica, offset, seconds) in enumerate(lags):
         ip, port = replica.address
         fields[f"slave{number}"] = (

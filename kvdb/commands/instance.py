@@ -28,6 +28,7 @@ from kvdb.prefixes import Prefixes
 from kvdb.pubsub import Hub
 from kvdb.reaper import PlannedFlush
 from kvdb.replication.primary import Replication
+from kvdb.replication.standby import Standby
 from kvdb.scripting.engine import Engine
 from kvdb.store import Store
 from kvdb.tracking import Tracking
@@ -76,6 +77,7 @@ class Instance:
         self.notifications = Notifications(store, self.hub)
         self.tracking: Tracking = Tracking(store, self.session)
         self.replication = Replication(store, lambda: self.config.output_limits.replica, monotonic)
+        self.standby: Standby | None = None  # we follow another server
         self.governor: Governor | None = None  # in a whole server
         self.certificates: Certificates | None = None  # with them, every port speaks TLS
         self.accounts = Accounts(lambda: self.config.max_client_bytes, monotonic)
@@ -171,7 +173,7 @@ class Instance:
     @property
     def holds_back(self) -> bool:
         """Whether some requests have to wait, or are refused because a script takes too long."""
-        return self.paused or self.scripts.is_busy
+        return self.paused or self.scripts.is_busy or self.standby is not None
 
     def _busy_changed(self) -> None:
         for session in self.sessions():
@@ -227,7 +229,7 @@ class Instance:
     @property
     def may_expire(self) -> bool:
         """Whether keys may be deleted before somebody asks for them: during a pause all stays."""
-        return self.expires_actively and not self.overseer.pause.held
+        return self.expires_actively and self.store.expires and not self.overseer.pause.held
 
     def note_peak(self) -> int:
         """Look how much entries take; return the most that they have taken."""

@@ -194,7 +194,8 @@ def _expires_at_milliseconds(session: Session, key: Key) -> int:
 def pttl(session: Session, key: Key) -> Reply:
     with session.store.atomic():
         expires_at = _expires_at_milliseconds(session, key)
-        return expires_at if expires_at < 0 else expires_at - milliseconds(session.store.now())
+        left = expires_at - milliseconds(session.store.now())
+        return expires_at if expires_at < 0 else max(0, left)
 
 
 @command(

@@ -12,7 +12,7 @@ from kvdb.acl import Denial, Reason, Rules
 from kvdb.commands.access import channels_of, keys_of
 from kvdb.commands.clients import describe
 from kvdb.commands.table import Command, Named, find
-from kvdb.errors import BUSY, CommandError
+from kvdb.errors import BUSY, READ_ONLY, CommandError
 
 if TYPE_CHECKING:
     from kvdb.commands.session import Session
@@ -55,9 +55,19 @@ def permit_named(session: Session, operation: Named, request: Any) -> None:
     """As permit(), for a request of a dialect that has no table of commands."""
     if operation.wire_name != "auth":
         refuse_while_busy(session)
-    if session.restricted:
+    if session.restricted or session.instance.standby is not None:
         for words in operation.needs(request):
-            permit(session, *find(words))
+            row, arguments = find(words)
+            if session.restricted:
+                permit(session, row, arguments)
+            if row.writes:
+                refuse_on_replica(session)
+
+
+def refuse_on_replica(session: Session) -> None:
+    """Raise CommandError if this server follows another one, which alone says what is here."""
+    if session.instance.standby is not None and not session.follows:
+        raise CommandError(READ_ONLY)
 
 
 def refuse_while_busy(session: Session) -> None:

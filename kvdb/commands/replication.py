@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from kvdb import errors
 from kvdb.commands.arguments import integer, parse_integer
+from kvdb.commands.following import follow, unfollow
 from kvdb.commands.info import keeps_journal
 from kvdb.commands.pausing import milliseconds
 from kvdb.commands.session import Session
@@ -18,9 +19,15 @@ from kvdb.replies import NO_REPLY, OK, Reply, SimpleString
 from kvdb.resp.encoding import encode_reply
 
 
-@command("ROLE", "", NONE, "Return `master`, the offset, and who replicates us.", group="server")
+@command(
+    "ROLE", "", NONE, "Return who replicates us, or whom we replicate, and offsets.", group="server"
+)
 def role(session: Session) -> Reply:
-    replication = session.instance.replication
+    replication, standby = session.instance.replication, session.instance.standby
+    if standby is not None:
+        primary = standby.primary
+        state = standby.state.encode()
+        return [b"slave", primary.host.encode(), primary.port, state, standby.offset]
     replicas: list[Reply] = []
     for replica, offset, _ in replication.lags():
         if replica.state == "online":
@@ -196,16 +203,23 @@ def waitaof(session: Session, local: bytes, replicas: bytes, timeout: bytes) -> 
     "REPLICAOF",
     "host port",
     ADMIN,
-    "NO ONE: be a master, as always. Anything else is refused: there is no replication.",
+    "Replicate another server, which gives up what is here; NO ONE: be a master again, with all of it.",
     group="server",
     aliases=("SLAVEOF",),
 )
 def replicaof(session: Session, host: bytes, port: bytes) -> Reply:
     if host.upper() == b"NO" and port.upper() == b"ONE":
+        unfollow(session.instance)
         return OK
-    if not 0 <= (parse_integer(port) or -1) <= 65535:
+    number = parse_integer(port)
+    if number is None or not 0 < number <= 65535:
         raise CommandError("ERR Invalid master port")
-    raise CommandError("ERR this server cannot be a replica: there is no replication")
+    where = host.decode("utf-8", "replace"), number
+    standby = session.instance.standby
+    if standby is not None and standby.primary[:2] == where:
+        return SimpleString(b"OK Already connected to specified master")
+    follow(session.instance, *where)
+    return OK
 
 
 @command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kvdb.acl import Reason
-from kvdb.commands.permissions import denial_of, note_denial
+from kvdb.commands.permissions import denial_of, note_denial, refuse_on_replica
 from kvdb.commands.table import find
 from kvdb.errors import CommandError
 from kvdb.replies import Reply
@@ -42,6 +42,10 @@ def call_from_script(session: Session, words: list[bytes], running: Running) -> 
     if row.writes:
         if running.read_only:
             raise _refusal(session, "ERR Write commands are not allowed from read-only scripts.")
+        try:
+            refuse_on_replica(session)
+        except CommandError as error:
+            raise _refusal(session, error.text) from None
         running.wrote = True
     return session.run(row, arguments)
 

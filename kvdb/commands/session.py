@@ -10,7 +10,13 @@ from typing import Any
 from kvdb import errors
 from kvdb.commands.clients import Unsent
 from kvdb.commands.instance import Instance
-from kvdb.commands.permissions import permit, permit_again, permit_named, refuse_while_busy
+from kvdb.commands.permissions import (
+    permit,
+    permit_again,
+    permit_named,
+    refuse_on_replica,
+    refuse_while_busy,
+)
 from kvdb.commands.standing import ERROR_COUNT as ERROR_COUNT
 from kvdb.commands.standing import LONG_LINE as LONG_LINE
 from kvdb.commands.standing import Standing
@@ -19,7 +25,6 @@ from kvdb.commands.waiting import TakesLong as TakesLong
 from kvdb.errors import CommandError, OutOfMemory
 from kvdb.pause import Waiting
 from kvdb.pubsub import ALLOWED, Form, refuse_while_subscribed
-from kvdb.replication.primary import Replica
 from kvdb.replies import NO_REPLY, QUEUED, Pushes, Reply
 from kvdb.resp.encoding import encode_reply
 from kvdb.resp.requests import Run
@@ -39,7 +44,7 @@ class Session(Standing):
     __slots__ = (
         "__weakref__", "address", "close", "closing", "db", "form", "held", "id",
         "last_active", "last_command", "library_name", "library_version",
-        "local_address", "name", "no_evict", "no_touch", "outgoing", "penalty", "push", "recall", "replica",
+        "local_address", "name", "no_evict", "no_touch", "outgoing", "penalty", "push", "recall",
         "saw", "silent", "skip_next", "skipping", "started_at", "tracker",
         "version", "waiting", "wrote",
     )  # fmt: skip
@@ -72,19 +77,12 @@ class Session(Standing):
         self.penalty = 0.0  # seconds that the next replies are to be held back
         self.held = 0  # bytes, as Instance.accounts has them
         self.tracker: Tracker | None = None  # it wants to be told when keys change
-        self.replica: Replica | None = None  # it replicates us, or is about to
         self.reset()
 
     def take_penalty(self) -> float:
         """Return how long the next replies are to be held back, once."""
         penalty, self.penalty = self.penalty, 0.0
         return penalty
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What waits to be sent to it. Any thread may ask."""
-        outgoing = self.outgoing
-        return outgoing.unsent_bytes if outgoing else 0
 
     @property
     def only_listens(self) -> bool:
@@ -280,6 +278,8 @@ class Session(Standing):
                 raise CommandError(errors.LOADING)
             if not row.allow_busy:
                 refuse_while_busy(self)
+            if row.writes:
+                refuse_on_replica(self)
             if self.transaction and row.not_queued:
                 raise CommandError(errors.NOT_INSIDE_MULTI)
             if self.transaction and row.grows and self.store.is_full:

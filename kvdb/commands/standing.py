@@ -10,6 +10,7 @@ from kvdb.commands.refusals import log_refusal, tell_refusal
 from kvdb.commands.unfinished import Unfinished
 from kvdb.commands.waiting import TakesLong
 from kvdb.errors import CommandError
+from kvdb.replication.primary import Replica
 from kvdb.replies import OK, Reply
 from kvdb.store.entry import Key
 
@@ -82,10 +83,12 @@ class Standing(Counts):
     __slots__ = (
         "at_leisure",
         "authenticated",
+        "follows",
         "in_exec",
         "notes_steps",
         "ordinary",
         "plain",
+        "replica",
         "restricted",
         "timed",
         "user",
@@ -97,8 +100,16 @@ class Standing(Counts):
         self.restricted = False  # its user may not do everything
         self.at_leisure = True  # nobody else has to wait for what is carried out now
         self.timed = False  # the slow log wants to know how long each request takes
+        self.follows = False  # it is not a client's, but carries out what a primary sends
+        self.replica: Replica | None = None  # it replicates us, or is about to
         self.in_exec = False  # EXEC is carrying out what MULTI has queued
         self.plain = True  # neither `restricted` nor `notes_steps` nor `is_seen`
+
+    @property
+    def unsent_bytes(self: Session) -> int:  # type: ignore[misc]
+        """What waits to be sent to it. Any thread may ask."""
+        outgoing = self.outgoing
+        return outgoing.unsent_bytes if outgoing else 0
 
     def become(self, user: User, authenticated: bool = True) -> None:
         """Be this user from now on."""

@@ -15,7 +15,14 @@ from typing import ClassVar, Final
 from kvdb.commands.refusals import tell_refusal
 from kvdb.commands.session import Session, TakesLong
 from kvdb.commands.table import Named, Operation, needs_nothing
-from kvdb.errors import BUSY, TLS_HANDSHAKE, CommandError, NotOurProtocol, OutOfMemory
+from kvdb.errors import (
+    BUSY,
+    READ_ONLY,
+    TLS_HANDSHAKE,
+    CommandError,
+    NotOurProtocol,
+    OutOfMemory,
+)
 from kvdb.protocols import RequestLoop
 from kvdb.protocols.memcached_values import (
     BAD_CHUNK,
@@ -224,6 +231,8 @@ class MemcachedStream(RequestLoop):
         if error.text.startswith("NOPERM "):
             text = error.text.removeprefix("NOPERM ").encode("utf-8", "surrogateescape")
             return b"CLIENT_ERROR not permitted: %b\r\n" % text
+        if error.text == READ_ONLY:
+            return b"SERVER_ERROR this server is a replica, which cannot be written to\r\n"
         if error.text == BUSY:
             return b"SERVER_ERROR busy running a script\r\n"
         if isinstance(error, OutOfMemory):

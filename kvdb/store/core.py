@@ -38,6 +38,11 @@ class Core(Steps):
         self._space = Keyspace()
         self._versions = Versions(clock())
         self._budget = Budget(max_bytes, self._space, self._versions, self._remove_locked)
+        self.expires = True
+        """Whether keys go when their time has come. Not where another server says what is here: it
+        will say that, too; and until it does, it may give the key more time."""
+        self.hides_due = True
+        """Where they do not go: whether readers are told that they have."""
         self._reaper_wakes_at = math.inf
         self.on_earlier_deadline: Callable[[], None] = lambda: None
         """Called, under the lock, when the reaper has to wake up earlier than it was told."""
@@ -70,7 +75,7 @@ class Core(Steps):
         if expires_at is not None:
             if now is None:
                 now = self._now_locked()
-            if expires_at <= now:  # has_come(), without a call
+            if expires_at <= now and self.expires:  # has_come(), without a call
                 if key in self._space.table:
                     self._remove_locked(key, Cause.DELETED)
                 return
@@ -136,19 +141,26 @@ class Core(Steps):
 
     # --- expiry --------------------------------------------------------------------------
 
-    def _expire_if_due_locked(self, key: Key, now: float | None = None) -> None:
-        """Take the key out if its deadline has come; the one place where a key's is looked at."""
+    def _expire_if_due_locked(self, key: Key, now: float | None = None) -> bool:
+        """Take the key out if its deadline has come; the one place where a key's is looked at.
+
+        Tells whether it is gone, or has to be taken for that.
+        """
         expires_at = self._space.expires_at.get(key)
-        if expires_at is not None and has_come(
+        if expires_at is None or not has_come(
             expires_at, self._now_locked() if now is None else now
         ):
-            self.found_expired += 1
-            self._remove_locked(key, Cause.EXPIRED)
+            return False
+        if not self.expires:
+            return self.hides_due
+        self.found_expired += 1
+        self._remove_locked(key, Cause.EXPIRED)
+        return True
 
     def _exists_locked(self, key: Key) -> bool:
-        if key in self._space.expires_at:
-            self._expire_if_due_locked(key)
+        if key in self._space.expires_at and self._expire_if_due_locked(key):
             self._publish_locked()
+            return False
         return self._space.table.get(key) is not None
 
     def expire_due(self, limit: int = _SLICE) -> bool:

@@ -34,9 +34,10 @@ class Store(Figures, Listing, Watching, Copies):
         """Return the value; counts as use, and as a hit or a miss."""
         with self._lock:
             space = self._space
-            if key in space.expires_at:
-                self._expire_if_due_locked(key)
-            value = space.table.get(key) if self._untouched else space.use(key)
+            if key in space.expires_at and self._expire_if_due_locked(key):
+                value = None
+            else:
+                value = space.table.get(key) if self._untouched else space.use(key)
             if value is None:
                 self.misses += 1
                 if self._feed.on_miss is not None:
@@ -70,7 +71,11 @@ class Store(Figures, Listing, Watching, Copies):
                 if key in expires_at:
                     if now is None:
                         now = self._now_locked()
-                    self._expire_if_due_locked(key, now)
+                    if self._expire_if_due_locked(key, now):
+                        values.append(None)
+                        if on_miss is not None:
+                            on_miss(key)
+                        continue
                 values.append(use(key))
                 if on_miss is not None and values[-1] is None:
                     on_miss(key)

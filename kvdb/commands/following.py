@@ -1,0 +1,100 @@
+"""Being a replica: whom we follow, and how the commands of its stream are carried out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from kvdb.acl import User
+from kvdb.commands.session import Session
+from kvdb.commands.waiting import TakesLong
+from kvdb.errors import CommandError
+from kvdb.replication.link import Primary
+from kvdb.replication.standby import Standby
+
+if TYPE_CHECKING:
+    from kvdb.commands.instance import Instance
+    from kvdb.replies import Reply
+
+_LOOK_AGAIN = 0.005  # seconds, while a command has to wait
+
+
+def follow(instance: Instance, host: str, port: int) -> None:
+    """Replicate this server from now on, and let nobody else write."""
+    unfollow(instance)
+    config = instance.config
+
+    def loading(begins: bool) -> None:
+        instance.loading = begins
+
+    instance.standby = standby = Standby(
+        Primary(host, port, config.primary_user, config.primary_password),
+        instance.store,
+        lambda: StreamExecutor(instance),
+        lambda: config.port,
+        loading,
+        lambda: config.max_value_bytes,
+        instance.monotonic,
+    )
+    instance.store.expires = False
+    _look_around(instance)
+    standby.start()
+
+
+def unfollow(instance: Instance) -> None:
+    """Follow nobody any more: what is here is ours, and clients may write it."""
+    standby, instance.standby = instance.standby, None
+    if standby is not None:
+        standby.stop()
+        instance.store.expires = True
+        _look_around(instance)
+
+
+def _look_around(instance: Instance) -> None:
+    for session in instance.sessions():
+        session.look_around()
+
+
+class StreamExecutor:
+    """Carries out the commands of a primary's stream: what is one step there is one here."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._session = session = Session(instance, "primary")
+        session.follows = True
+        session.become(User(b"primary", instance.users.everything()))
+        self._queue: list[list[bytes]] | None = None
+
+    def __call__(self, words: list[bytes]) -> str | None:
+        """See `Executor`."""
+        name = words[0].upper()
+        if name == b"MULTI":
+            self._queue = []
+            return None
+        if name == b"EXEC":
+            queue, self._queue = self._queue or [], None
+            with self._session.store.atomic():
+                refusals = [self._execute(each) for each in queue]
+            return next(filter(None, refusals), None)
+        if self._queue is not None:
+            self._queue.append(words)
+            return None
+        return self._execute(words)
+
+    def _execute_here(self, words: list[bytes]) -> Reply:
+        """Carry out a command; what is due counts as there, as it did for the primary."""
+        store = self._session.store
+        with store.atomic():
+            store.hides_due = False
+            try:
+                return self._session.execute(words)
+            finally:
+                store.hides_due = True
+
+    def _execute(self, words: list[bytes]) -> str | None:
+        while True:
+            try:
+                reply = self._execute_here(words)
+            except TakesLong:  # clients are paused: the stream goes on after that
+                time.sleep(_LOOK_AGAIN)
+                continue
+            return reply.text if isinstance(reply, CommandError) else None
