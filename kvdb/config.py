@@ -10,7 +10,8 @@ from kvdb.output_limits import REDIS_LIMITS, OutputLimits
 
 MB = 1024 * 1024
 
-_SQLITE = b"SQLite format 3\0"
+SQLITE_MAGIC = b"SQLite format 3\0"
+"""What an SQLite database begins with."""
 
 
 class Fsync(enum.Enum):
@@ -73,11 +74,11 @@ class Config:
             return False
         try:
             with open(self.data, "rb") as file:
-                begin = file.read(len(_SQLITE))
+                begin = file.read(len(SQLITE_MAGIC))
         except OSError:
             begin = b""
-        if begin == _SQLITE or begin.startswith(b"{"):
-            return begin == _SQLITE
+        if begin == SQLITE_MAGIC or begin.startswith(b"{"):
+            return begin == SQLITE_MAGIC
         return self.data.suffix.lower() in (".sqlite", ".sqlite3", ".db")
 
     @property

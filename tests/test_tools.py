@@ -369,6 +369,19 @@ class RepairTest(ToolCase):
         self.assertGreater(len(found), 2500)
         self.assertLessEqual({b"key:0000", b"key:2999"}, set(found))
 
+    def test_texts_that_are_damaged_and_a_cut_and_a_header_cost_only_what_they_hit(self) -> None:
+        path = self.journal(self.many)
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        for number in (30, 2950):
+            data[data.index(self.many[b"key:%04d" % number].value)] ^= 0x80
+        path.write_bytes(data)
+        self.assertEqual(len(self.repair(path, str(self.folder / "a.sqlite"))[1]), 2998)
+        path.write_bytes(b"garbage..." + whole[10:])
+        self.assertEqual(len(self.repair(path, str(self.folder / "b.sqlite"))[1]), 3000)
+        path.write_bytes(whole[: len(whole) // 2 // 4096 * 4096])
+        self.assertGreater(len(self.repair(path, str(self.folder / "c.sqlite"))[1]), 1000)
+
     def test_damaged_rows_of_a_journal_are_left_out(self) -> None:
         path = self.journal()
         with contextlib.closing(sqlite3.connect(path)) as database, database:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-from kvdb.config import Config
+from kvdb.config import SQLITE_MAGIC, Config
 from kvdb.persistence import PersistenceError
 from kvdb.persistence.database import FORMAT_VERSION
 from kvdb.persistence.lockfile import AlreadyLocked, LockFile
@@ -29,6 +29,9 @@ if sys.platform != "win32":
 
 _MOST_PROBLEMS: Final = 10
 """Damaged rows of which each is told; the others are counted."""
+
+_MOST_MISSING: Final = 1 << 33
+"""Bytes that are taken to be missing at the end of a file that was cut: they are a hole on the disk."""
 
 _COLUMNS: Final = "db, key, value, expires_at, client_flags"
 
@@ -148,7 +151,9 @@ def _read_journal(path: Path, take: Take, salvage: bool) -> Findings:
     findings = Findings("a journal")
     with ExitStack() as stack:
         try:
-            database = stack.enter_context(closing(_open_copy(path, stack)))
+            where = findings if salvage else None
+            database = stack.enter_context(closing(_open_copy(path, stack, where)))
+            database.text_factory = _text  # else one damaged text would end the reading
             _read_rows(path, database, findings, take, salvage)
         except sqlite3.Error as error:
             findings.problems.append(f"SQLite cannot read on: {error}.")
@@ -157,20 +162,58 @@ def _read_journal(path: Path, take: Take, salvage: bool) -> Findings:
     return findings
 
 
-def _open_copy(path: Path, stack: ExitStack) -> sqlite3.Connection:
+def _text(data: bytes) -> str | bytes:
+    """Return a text; as bytes if it is none, so that the row's checksum does not fit."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _open_copy(path: Path, stack: ExitStack, mended: Findings | None) -> sqlite3.Connection:
     """Open the file so that nothing of it changes, not even files beside it.
 
     What a crash has left in SQLite's log belongs to the data, and SQLite would write it back: then
-    it is a copy that is opened.
+    it is a copy that is opened. To salvage, too: a copy whose header is mended, as `mended` tells.
     """
     log = path.with_name(path.name + "-wal")
-    if not log.exists() or not log.stat().st_size:
+    if mended is None and (not log.exists() or not log.stat().st_size):
         where = quote(str(path.resolve()))
         return sqlite3.connect(f"file:{where}?mode=ro&immutable=1", uri=True)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kvdb-")))
     for each in (path, log):
-        shutil.copyfile(each, folder / each.name)
+        if each.exists():
+            shutil.copyfile(each, folder / each.name)
+    if mended is not None:
+        mended.problems += _mend_header(folder / path.name)
     return sqlite3.connect(folder / path.name)
+
+
+def _mend_header(path: Path) -> list[str]:
+    """Let SQLite open a file that was cut, or whose first bytes are not what they should be.
+
+    Returns sentences about what was wrong.
+
+    https://www.sqlite.org/fileformat.html: a magic string, the size of a page at byte 16, how many
+    pages there are at byte 28. Pages that are missing become zeros.
+    """
+    found: list[str] = []
+    with open(path, "r+b") as file:
+        head = file.read(100)
+        if len(head) < 100:
+            return found
+        if head[:16] != SQLITE_MAGIC:
+            found.append("It does not begin as a database does.")
+            file.seek(0)
+            file.write(SQLITE_MAGIC)
+        page_size = int.from_bytes(head[16:18], "big")
+        page_size = 65536 if page_size == 1 else page_size
+        whole = page_size * int.from_bytes(head[28:32], "big")
+        size = file.seek(0, 2)
+        if size < whole <= size + _MOST_MISSING:
+            found.append(f"It was cut: {whole - size:,} bytes of {whole:,} are missing.")
+            file.truncate(whole)
+    return found
 
 
 def _read_rows(
