@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import kvdb
@@ -72,6 +73,8 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         for field, value in vars(parser.parse_args(_with_addresses(arguments))).items()
         if value is not None
     }
+    if "data" in given:
+        _refuse_misspelt_tool(parser, given["data"], arguments)
     try:
         path = given.get("config_file") or BY_FIELD["config_file"].from_environment(environment)
         from_file = {}
@@ -89,6 +92,20 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     if config.password is None and config.acl_file is None:
         _refuse_to_be_open(config)
     return config
+
+
+def _refuse_misspelt_tool(parser: Parser, data: Path, arguments: Sequence[str]) -> None:
+    """Exit if the name of the data file looks like that of a tool, and there is no such file."""
+    name = str(data)
+    if data.suffix or data.exists() or name not in arguments:  # `./chek` is meant as it is
+        return
+    from difflib import get_close_matches  # only who names a file without a suffix needs it
+
+    if close := get_close_matches(name.lower(), (*TOOLS, "serve"), 1, cutoff=0.7):
+        meant = f"did you mean {close[0]}?" if close[0] in TOOLS else "a server starts without it"
+        parser.error(
+            f"{name} is neither a tool nor a file: {meant} (for a new data file: ./{name})"
+        )
 
 
 def _with_addresses(arguments: Sequence[str]) -> list[str]:
@@ -114,7 +131,10 @@ def _refuse_to_be_open(config: Config) -> None:
         )
 
 
-_EPILOG = """\
+TOOLS = ("shell", "ping", "check", "repair", "export", "import")
+"""What else the command starts, as the help lists it."""
+
+_EPILOG = f"""\
 Each flag may be an environment variable: KVDB_MAX_MB for --max-mb, KVDB_DATA for DATA; or a line of
 the file that --config names. The command line counts most, then the variable, then the file.
 
@@ -125,8 +145,7 @@ examples:
   python -m kvdb --http-port 8000                and a page at http://127.0.0.1:8000/
   python -m kvdb --host 0.0.0.0 --password-file secret.txt
 
-Beside the server there are tools, each with a --help: python -m kvdb shell, ping, check, repair,
-export, import."""
+Beside the server there are tools, each with a --help: python -m kvdb {", ".join(TOOLS)}."""
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

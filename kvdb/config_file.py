@@ -44,7 +44,9 @@ def _text(value: object, setting: Setting) -> str:
     if isinstance(value, bool):
         return str(int(value)) if setting.is_switch else str(value).lower()
     if isinstance(value, list):
-        return ",".join(each if isinstance(each, str) else repr(each) for each in value)
+        if setting.field != "http_hosts" or not all(isinstance(each, str) for each in value):
+            raise BadSetting(f"{setting.name} must be {setting.wanted}, not a list such as {value}")
+        return ",".join(value)
     return value if isinstance(value, str) else str(value)
 
 

@@ -190,6 +190,7 @@ def _path(text: str) -> Path:
 def _host(text: str) -> str:
     if not text.strip() or any(character.isspace() for character in text):
         raise ValueError
+    text.encode("idna")  # raises UnicodeError, a ValueError, for what can be no name
     return text
 
 

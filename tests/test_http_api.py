@@ -14,7 +14,7 @@ from kvdb.commands.instance import Instance
 from kvdb.commands.session import Session
 from kvdb.config import Config
 from kvdb.errors import EntryTooLarge, OutOfMemory, ValueTooLarge
-from kvdb.http.api import MAX_COUNT, Api, Request, Response
+from kvdb.http.api import MAX_COUNT, Api, Request, Response, needs_of
 from kvdb.http.browsing import CUT
 from kvdb.memory import CONNECTION_BYTES
 from kvdb.store import Store
@@ -210,6 +210,31 @@ class RestTest(ApiTest):
         self.assertEqual(self.ask("/keys/absent", "PUT", b"w", if_match=tag).status, 412)
         tag = self.ask("/keys/k?etag=1").headers["ETag"]
         self.assertEqual(self.ask("/keys/k", "DELETE", if_match=tag).status, 204)
+
+    def test_conditions_are_those_of_rfc_9110(self) -> None:
+        self.store.set(b"k", b"v")
+        tag = self.ask("/keys/k?etag=1").headers["ETag"]
+        for path, fields, status in (
+            ("/keys/k", {"if_match": f'"x", {tag}'}, 204),
+            ("/keys/k", {"if_match": tag}, 412),
+            ("/keys/k", {"if_match": "*"}, 204),
+            ("/keys/new", {"if_match": "*"}, 412),
+            ("/keys/k", {"if_none_match": "*"}, 412),
+            ("/keys/new", {"if_none_match": "*"}, 201),
+        ):
+            with self.subTest(path, **fields):
+                path_only, _, query = path.partition("?")
+                request = Request("PUT", path_only, query, b"w", **fields)
+                self.assertEqual(self.api.respond(request).status, status)
+
+    def test_the_page_names_keys_by_its_query(self) -> None:
+        self.store.set(b".", b"v")
+        self.store.set(b"", b"v")
+        self.assertEqual(self.ask("/api/value?key=.", "DELETE").status, 204)
+        self.assertEqual(self.ask("/api/value?key=x", "PUT", b"v").status, 201)
+        self.assertEqual(self.ask("/api/value?key=x&ttl=5", "PATCH").status, 204)
+        self.assertEqual(needs_of(Request("DELETE", "/api/value", "key=x")), [[b"DEL", b"x"]])
+        self.assertEqual(set(self.store.dump().keys), {b"", b"x"})
 
     def test_a_ttl_that_is_no_positive_number_is_refused(self) -> None:
         for ttl in ("0", "-1", "x", "", "nan", "inf", "1e400", "0x10", "%ff", "1e12"):

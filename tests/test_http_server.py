@@ -130,6 +130,14 @@ class EventsTest(unittest.TestCase):
             self.assertEqual(first["verdict"]["level"], "fine")
             self.assertTrue(service.instance.overseen, "requests are timed while somebody looks")
 
+    def test_who_may_not_see_it_any_more_sees_no_more(self) -> None:
+        with running_server(http_port=0) as service, Wire(service.listeners["http"].port) as wire:
+            wire.socket.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wire.read_until(b"\n\n")
+            with Wire(service.server.port) as main:
+                main.ask(b"ACL SETUSER default -info\r\n", 5)
+            self.assertNotIn(b"data", wire.read_to_end().partition(b"\n\n")[2])
+
     def test_a_stop_does_not_wait_for_who_listens(self) -> None:
         with running_server(http_port=0) as service, Wire(service.listeners["http"].port) as wire:
             wire.socket.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")

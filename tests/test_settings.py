@@ -106,7 +106,7 @@ OTHERS = {
 
 BAD = {
     "DATA": ("a\0b",),
-    "--host": (" ", "a b"),
+    "--host": (" ", "a b", "a..b", "x" * 64),
     "--port": ("70000", "x", "-1", "1.5", "0x10", "٣", "99999999999", "tcp:4242"),
     "--memcached-port": ("65536", "+1"),
     "--haus-port": ("x",),
@@ -296,6 +296,13 @@ class EverySettingTest(SettingsCase):
             self.assertIn(flag, text)
         self.assertIn("main port; 0: a free one (default: 4242)", text)
 
+    def test_a_misspelt_tool_is_no_data_file(self) -> None:
+        for name in ("chek", "Repair", "exprt"):
+            self.assertIn("is neither a tool nor a file: did you mean", self.refused(name))
+        self.assertIn("a server starts without it", self.refused("serve"))
+        for name in ("./chek", "chek.json", "mydata"):
+            self.assertEqual(self.parse(name).data, Path(name))
+
     def test_bad_usage_is_one_sentence_too(self) -> None:
         for arguments in (("--nonsense",), ("--max", "5"), ("a.json", "b.json"), ("--port",)):
             with self.subTest(arguments):
@@ -356,7 +363,11 @@ class ConfigFileTest(SettingsCase):
             ("config = 'x'", "there is no setting config (in {path})"),
             ("port = true", "port (in {path}) must be a number from 0 to 65535, not 'true'"),
             ("port = 'x'", "port (in {path}) must be a number from 0 to 65535, not 'x'"),
-            ("port = []", "port (in {path}) must be a number from 0 to 65535, not ''"),
+            (
+                "port = [1]",
+                "--port (KVDB_PORT) must be a number from 0 to 65535, not a list such as [1]",
+            ),
+            ("http-hosts = [['a']]", "not a list such as"),
             ("port = 1979-05-27", "port (in {path}) must be"),
             ("max-mb = nan", "max-mb (in {path}) must be a number of megabytes, not 'nan'"),
             ("in-memory = 'maybe'", "in-memory (in {path}) must be 1 or 0, not 'maybe'"),

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import kvdb
+import kvdb.cli
 import kvdb.testing
 import kvdb.tools
 from kvdb.__main__ import TOOLS, is_tool
@@ -100,6 +101,7 @@ class ToolCase(unittest.TestCase):
 class DispatchTest(ToolCase):
     def test_a_name_of_a_tool_is_one_unless_there_is_such_a_file(self) -> None:
         self.enterContext(contextlib.chdir(self.folder))
+        self.assertEqual(set(TOOLS), set(kvdb.cli.TOOLS))
         for name in TOOLS:
             self.assertTrue(is_tool([name, "--help"]))
         Path("shell").touch()
@@ -164,6 +166,7 @@ class PingTest(unittest.TestCase):
             ["--port", "x"],
             ["--db", "-1"],
             ["--timeout", "0"],
+            ["--timeout", "1e300"],
             ["--user", "bob"],
             ["--password-file", "/does/not/exist"],
             ["kvdb://h", "--port", "1"],
@@ -553,6 +556,19 @@ class ExportImportTest(ToolCase):
             self.assertEqual(done.code, 1)
             self.assertIn("some of the next 2 entries may have arrived", done.err)
             self.assertIn("0 entries imported", done.err)
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "the system has no such device")
+    def test_an_output_that_fails_is_told_and_no_file_is_blamed(self) -> None:
+        path = str(self.snapshot())
+        for words in (["export", path], ["export", "--rdb", path], ["check", path]):
+            with self.subTest(words), open("/dev/full", "wb") as full:
+                done = subprocess.run(
+                    [sys.executable, "-m", "kvdb", *words], stdout=full, stderr=subprocess.PIPE,
+                    text=True, cwd=Path(kvdb.__file__).parent.parent,
+                )  # fmt: skip
+            self.assertEqual(done.returncode, 1)
+            expected = f"kvdb {words[0]}: cannot write the output: No space left on device\n"
+            self.assertEqual(done.stderr, expected)
 
     def test_a_damaged_file_is_exported_as_far_as_it_can_be_read(self) -> None:
         path = self.snapshot()

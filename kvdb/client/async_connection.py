@@ -183,7 +183,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
                 server_hostname=address.host if address.tls else None,
             )
             await self._greet()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: it can be no host's name
             text = f"cannot connect to {address.host}:{address.port}: {error}"
             self._end(Disconnected, text)
         except ServerError as error:

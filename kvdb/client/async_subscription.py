@@ -305,7 +305,7 @@ class _PushConnection:
                     replies += await self._read()
         except TimeoutError:
             raise TimedOut(f"{where} does not answer") from None
-        except (OSError, Disconnected) as error:
+        except (OSError, UnicodeError, Disconnected) as error:
             raise Disconnected(f"cannot connect to {where}: {error}") from error
         self._heard = asyncio.get_running_loop().time()
         return replies

@@ -68,7 +68,7 @@ class Connection:
             self._socket = socket.create_connection((address.host, address.port), timeout)
         except TimeoutError:
             raise unsent(TimedOut(f"{address.host}:{address.port} does not answer")) from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: it can be no host's name
             text = f"cannot connect to {address.host}:{address.port}: {error}"
             raise unsent(Disconnected(text)) from error
         try:

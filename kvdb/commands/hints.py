@@ -28,6 +28,11 @@ _ABSENT: Final = {
 }
 """Redis's commands for what kvdb does not have."""
 
+_SYNONYMS: Final = dict.fromkeys(("EXIT", "BYE", "LOGOUT"), "QUIT")
+
+_NOT_TO_BE_PROPOSED: Final = frozenset(("SHUTDOWN", "FLUSHALL", "FLUSHDB", "SWAPDB"))
+"""What nobody should try because it was proposed."""
+
 _FAMILY_OF: Final = {name: family for family, names in _ABSENT.items() for name in names.split()}
 
 
@@ -81,7 +86,8 @@ def _families_here() -> set[str]:
 
 
 def _meant(name: str, known: list[str]) -> str | None:
-    close = _close(name, known, 3)
+    close = [_SYNONYMS[name]] if name in _SYNONYMS else _close(name, known, 3)
+    close = [each for each in close if each not in _NOT_TO_BE_PROPOSED]
     return f"Did you mean {' or '.join(close)}?" if close else None
 
 

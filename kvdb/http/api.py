@@ -53,7 +53,9 @@ class Request:
     may: Callable[..., bool] = lambda *words: True
     """Tells whether the user may make a request of the command table."""
     if_match: str | None = None
-    """The ETag that a value must still have to be replaced or deleted."""
+    """ETags of which a value must have one to be replaced or deleted; `*`: it must be there."""
+    if_none_match: str | None = None
+    """`*`: it must not be there."""
 
     @property
     def parameters(self) -> dict[bytes, bytes]:
@@ -67,8 +69,17 @@ class Request:
         return [self.method.encode(), target.encode("utf-8", "replace")]
 
     @property
+    def names_key(self) -> bool:
+        """Whether it is about one key: by its path, or for the page, since browsers shorten paths
+        that end in `.` or `..`, by its query."""
+        changes = self.method in ("PUT", "PATCH", "DELETE")
+        return self.path.startswith("/keys/") or (self.path == "/api/value" and changes)
+
+    @property
     def key(self) -> bytes:
-        """The key that a path under /keys/ names."""
+        """The key that it is about."""
+        if self.path == "/api/value":
+            return self.parameters.get(b"key", b"")
         return urllib.parse.unquote_to_bytes(self.path.removeprefix("/keys/"))
 
     @property
@@ -102,7 +113,7 @@ def needs_of(request: Request) -> list[list[bytes]]:
     """
     if request.method == "OPTIONS":
         return []
-    if request.path.startswith("/keys") or request.path in ("/", "/api/keys"):
+    if request.names_key or request.path in ("/", "/keys", "/api/keys"):
         return _select(request) + _needs_on_keys(request)
     if request.path in ("/set", "/get"):
         parameters = _parse_query(request.query)
@@ -129,7 +140,7 @@ def _select(request: Request) -> list[list[bytes]]:
 
 
 def _needs_on_keys(request: Request) -> list[list[bytes]]:
-    if request.path.startswith("/keys/"):
+    if request.names_key:
         key = request.key
         return {
             "PUT": [[b"SET", key, b""]],
@@ -169,7 +180,7 @@ class Api:
 
     def respond(self, request: Request) -> Response:
         """Answer a request. Raises ValueError for a bad parameter, CommandError as the store does."""
-        if request.path.startswith("/keys/"):
+        if request.names_key:
             return self._key(request)
         route = self._routes.get(request.path)
         if route is None:
@@ -207,13 +218,23 @@ class Api:
                 return self._read(key, request.parameters.get(b"etag") == b"1")
             case "PUT" | "PATCH" | "DELETE":
                 with self._store.atomic():
-                    if request.if_match not in (None, etag(self._store.version(key))):
+                    if not self._is_as_wanted(request, key):
                         return Response(412, b"it has changed since it was read\n")
                     return self._write(request, key)
             case "OPTIONS":
                 return Response(204, headers={"Allow": _METHODS})
             case _:
                 return Response(405, headers={"Allow": _METHODS})
+
+    def _is_as_wanted(self, request: Request, key: Key) -> bool:
+        """Tell whether a key is what If-Match and If-None-Match ask for (RFC 9110, section 13)."""
+        exists, wanted = self._store.exists(key), request.if_match
+        if request.if_none_match is not None and request.if_none_match.strip() == "*" and exists:
+            return False
+        if wanted is None:
+            return True
+        tags = {tag.strip() for tag in wanted.split(",")}
+        return exists and ("*" in tags or etag(self._store.version(key)) in tags)
 
     def _read(self, key: Key, with_etag: bool) -> Response:
         """An ETag costs memory, and every write of the key a moment: only who asks gets one."""

@@ -20,6 +20,10 @@ MOST: Final = 1_000_000
 """Bytes of a value that the page shows at most; a longer one can be downloaded."""
 
 
+LONGEST_NAME: Final = 4000
+"""Bytes of a key's name that the page works with: a request line has no room for many more."""
+
+
 def matcher(parameters: dict[bytes, bytes]) -> Callable[[bytes], object]:
     """Return what tells whether a name is among those that a query asks for.
 
@@ -44,17 +48,19 @@ def render_rows(
     rows: list[dict[str, Any]] = []
     now = instance.store.now()
     for name in names:
-        row: dict[str, Any] = {
-            "key": visible(name),
-            "quoted": urllib.parse.quote_from_bytes(name, ""),
-        }
-        if may(b"GET", name):
+        row: dict[str, Any] = {"key": visible(name[:LONGEST_NAME])}
+        if len(name) > LONGEST_NAME:
+            row["key"] += "…"
+        else:
+            row["quoted"] = urllib.parse.quote_from_bytes(name, "")
+        if "quoted" in row and may(b"GET", name):
             entry = instance.store.entry(key_in(db, name))
             if entry is None:
                 continue
             row["size"] = len(entry.value)
             if instance.config.http_writable:
                 row["deletable"] = may(b"DEL", name)
+                row["version"] = f'"{instance.store.version(key_in(db, name))}"'
             if entry.expires_at is not None:
                 row["ttl"] = round(max(0.0, entry.expires_at - now), 3)
         rows.append(row)

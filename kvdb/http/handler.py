@@ -129,8 +129,9 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refused(503, "loading the data; try again", close=True)
             may = partial(permissions.may, self.session)
             request = Request(
-                self.command, url.path, url.query, body.read(), may, self.headers.get("If-Match")
-            )
+                self.command, url.path, url.query, body.read(), may,
+                self.headers.get("If-Match"), self.headers.get("If-None-Match"),
+            )  # fmt: skip
             self.session.received += len(request.body)
             response = self._respond(request)
         except Refused as refused:
@@ -152,6 +153,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         while not self.server.stopping and self.server.instance.monotonic() < end:
+            if not permissions.may(self.session, b"INFO"):  # the right was taken away meanwhile
+                return
             event = next_event()
             self.wfile.write(event)
             self.wfile.flush()
@@ -200,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         return request.method not in ("GET", "HEAD") or request.path == "/set"
 
     def _respond_now(self, request: Request) -> Response:
-        on_keys = request.path in ("/set", "/get") or request.path.startswith("/keys/")
+        on_keys = request.path in ("/set", "/get") or request.names_key
         operation = Named(request.method.lower(), needs_of, is_step=on_keys)
         try:
             while True:

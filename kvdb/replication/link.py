@@ -39,8 +39,8 @@ class Link:
         self._monotonic = monotonic
         try:
             self._socket = socket.create_connection(primary[:2], _CONNECT_TIMEOUT)
-        except OSError as error:
-            raise LinkLost(f"cannot connect: {error.strerror or error}") from None
+        except (OSError, UnicodeError) as error:  # the latter: it can be no host's name
+            raise LinkLost(f"cannot connect: {error}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.settimeout(_TICK)
         self._received = bytearray()

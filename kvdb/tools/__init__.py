@@ -31,12 +31,30 @@ def main(arguments: Sequence[str]) -> int:
         code: int = importlib.import_module(_MODULES[name]).main(others)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read our output has seen enough, `| head` for example
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    except OutputFailed as failed:
+        return complain_of_output(name, failed.reason)
+    except OSError as error:  # of the output: a tool tells by itself what is wrong with its files
+        return complain_of_output(name, error)
     except KeyboardInterrupt:
         print(f"kvdb {name}: interrupted", file=sys.stderr)
         return FAILED
+
+
+def complain_of_output(tool: str, error: OSError) -> int:
+    """Say that what a tool has to say cannot be written; nothing more is written then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # whoever read it has seen enough, `| head` for example
+        return FAILED
+    print(f"kvdb {tool}: cannot write the output: {error.strerror or error}", file=sys.stderr)
+    return FAILED
+
+
+class OutputFailed(Exception):
+    """The output could not be written; not an OSError, which would be taken for one of a file read."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def complain(tool: str, text: str) -> int:

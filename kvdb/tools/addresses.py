@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import ssl
@@ -63,11 +62,14 @@ def address_of(parser: Parser, url: str | None, options: argparse.Namespace) -> 
     return Address(**fields, tls=context)
 
 
+_LONGEST_TIMEOUT = 1e6  # seconds; what is much more, the system does not take
+
+
 def seconds(text: str) -> float:
     """Return a time in seconds, above 0. For argparse."""
     try:
         number = float(text)
-        if 0 < number < math.inf:
+        if 0 < number < _LONGEST_TIMEOUT:
             return number
     except ValueError:
         pass

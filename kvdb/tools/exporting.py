@@ -18,7 +18,7 @@ from kvdb.flags import Parser
 from kvdb.persistence import PersistenceError
 from kvdb.rdb.files import RdbWriter
 from kvdb.store.entry import Entry, Key, has_come, key_in
-from kvdb.tools import FAILED, complain, counted
+from kvdb.tools import FAILED, OutputFailed, complain, counted
 from kvdb.tools.addresses import add_flags, address_of, is_url
 from kvdb.tools.files import read_data
 from kvdb.tools.lines import encode_line
@@ -67,17 +67,24 @@ class _Written:
         self.count = 0
 
     def add(self, key: Key, entry: Entry) -> None:
-        """Write an entry."""
-        if self._rdb is None:
-            self._output.write(encode_line(key, entry))
-        else:
-            self._rdb.add(key, entry)
+        """Write an entry. Raises OutputFailed."""
+        try:
+            if self._rdb is None:
+                self._output.write(encode_line(key, entry))
+            else:
+                self._rdb.add(key, entry)
+        except OSError as error:
+            raise OutputFailed(error) from None
         self.count += 1
 
     def end(self) -> None:
-        """Nothing is missing: without its end, Redis refuses an RDB."""
-        if self._rdb is not None:
-            self._rdb.end()
+        """Nothing is missing: without its end, Redis refuses an RDB. Raises OutputFailed."""
+        try:
+            if self._rdb is not None:
+                self._rdb.end()
+            self._output.flush()
+        except OSError as error:
+            raise OutputFailed(error) from None
 
     def __str__(self) -> str:
         return counted(self.count, "entry", "entries")

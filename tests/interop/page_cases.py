@@ -230,6 +230,16 @@ class PageCases(_OnePage):
         self.page.wait_for(f"{VALUE} === 'v'")
         self.assert_well()
 
+    def test_json_is_shown_as_it_is_stored_but_for_white_space(self) -> None:
+        stored = '{"id": 12345678901234567890, "f": 1.0, "a": [], "a": {"x": "y, {"}}'
+        self.write(["SET", "k", stored])
+        self.open()
+        self.page.click(".row button")
+        self.page.wait_for(f"{VALUE}?.length > 0")
+        shown = self.page.ask(VALUE)
+        self.assertEqual(shown.splitlines()[1:3], ['  "id": 12345678901234567890,', '  "f": 1.0,'])
+        self.assertEqual(shown.replace("\n", "").replace(" ", ""), stored.replace(" ", ""))
+
     def test_panels_tell_of_the_disk_of_clients_and_of_slow_requests(self) -> None:
         self.write(["CONFIG", "SET", "slowlog-log-slower-than", "0"], ["SET", HOSTILE, "v"])
         self.open()
@@ -342,6 +352,34 @@ class WritablePageCases(_OnePage):
         self.press_button("Save")
         self.page.wait_for("document.querySelector('.value').textContent.includes('Somebody else')")
         self.assertEqual(self.ask_server("GET", "k"), "theirs")
+
+    def test_a_key_that_looks_like_a_path_is_deleted_and_no_other(self) -> None:
+        self.write(["SET", ".", "dot"], ["SET", "", "empty"], ["SET", "..", "dots"])
+        self.open()
+        box = "document.querySelector('input[aria-label=\"Select .\"]').click()"
+        self.page.ask(box)
+        self.press_button("Delete 1 selected…")
+        self.press_button("Delete")
+        self.page.wait_for(f"{ROWS}.length === 2")
+        self.assertEqual(self.ask_server("MGET", ".", "", ".."), [None, "empty", "dots"])
+        self.assert_well()
+
+    def test_what_somebody_has_changed_since_it_was_selected_is_not_deleted(self) -> None:
+        self.write(["SET", "k", "before"])
+        self.open()
+        self.page.ask("document.querySelector('.row input').click()")
+        self.press_button("Delete 1 selected…")
+        self.write(["SET", "k", "theirs"])
+        self.press_button("Delete")
+        self.page.wait_for(f"{STATUS}.includes('somebody else')")
+        self.assertEqual(self.ask_server("GET", "k"), "theirs")
+
+    def test_a_value_with_carriage_returns_is_not_edited_in_a_field_that_drops_them(self) -> None:
+        self.write(["SET", "k", "a\r\nb"])
+        self.open()
+        self.page.click(".row button")
+        self.page.wait_for("!!document.querySelector('.edit .danger')")
+        self.assertNotIn("Edit", self.page.ask("document.querySelector('.edit').textContent"))
 
     def test_a_ttl_is_set_and_taken_away(self) -> None:
         self.write(["SET", "k", "v"])

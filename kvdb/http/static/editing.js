@@ -38,15 +38,18 @@ export function editor({ panel, value, link, name, shown, gone }) {
         ? "Somebody else has changed it: toggle it to see how it is now" : `Not changed: ${error.message}`;
     }
   };
-  if (value.may.set && !value.is_cut && value.text !== undefined) {
+  // A text field would turn every CRLF into LF.
+  if (value.may.set && !value.is_cut && value.text !== undefined && !value.text.includes("\r")) {
     bar.append(button("Edit", () => edit(panel, value, text => act("PUT", "&keepttl=1", text, "Saved"), said)));
   }
   if (value.may.expire) {
-    const field = element("input", undefined, { type: "number", min: "1", step: "1", placeholder: "seconds", "aria-label": `Seconds to live of ${name}` });
-    bar.append(field, button("Set TTL", () => {
-      if (field.value > 0) act("PATCH", `&ttl=${field.value}`, undefined, "It has a TTL now");
-      else said.textContent = "A TTL is a number of seconds above 0";
-    }));
+    const field = element("input", undefined, { type: "number", min: "1", max: "999999999999", step: "1", placeholder: "seconds", "aria-label": `Seconds to live of ${name}` });
+    const set = () => {
+      if (field.value > 0 && field.value < 1e12) act("PATCH", `&ttl=${field.value}`, undefined, "It has a TTL now");
+      else said.textContent = "A TTL is a number of seconds from 1 to 999,999,999,999";
+    };
+    field.addEventListener("keydown", event => event.key === "Enter" && set());
+    bar.append(field, button("Set TTL", set));
     if (value.ttl !== undefined) bar.append(button("Keep for ever", () => act("PATCH", "&ttl=none", undefined, "It has no TTL any more")));
   }
   if (value.may.delete) {
@@ -76,7 +79,10 @@ function edit(panel, value, save, said) {
   tell();
   bar.append(
     button("Save", () => save(field.value)),
-    button("Cancel", () => panel.replaceChildren(...before)),
+    button("Cancel", () => {
+      panel.replaceChildren(...before);
+      [...panel.querySelectorAll("button")].find(each => each.textContent === "Edit")?.focus();
+    }),
     count, said,
   );
   panel.replaceChildren(field, bar);

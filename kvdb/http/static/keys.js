@@ -127,7 +127,7 @@ class KvKeys extends HTMLElement {
     this.remark(state);
     if (key.ttl !== undefined) this.timed.push(state);
     if (key.size === undefined) toggle.disabled = true;
-    state.row = row;
+    Object.assign(state, { row, toggle });
     if (key.deletable) {
       const box = element("input", undefined, { type: "checkbox", "aria-label": `Select ${key.key}` });
       box.addEventListener("change", () => this.select(state, box.checked));
@@ -138,10 +138,15 @@ class KvKeys extends HTMLElement {
     return row;
   }
 
+  // Where a key is changed: not by its path, which browsers shorten if it is `.` or `..`.
+  link(key) {
+    return `/api/value?db=${this.db}&key=${key.quoted}`;
+  }
+
   // Keeps what is selected; without a row, nothing is any more.
   select(state, chosen) {
     if (!state) this.selected.clear();
-    else if (chosen) this.selected.set(state, `/keys/${state.key.quoted}?db=${this.db}`);
+    else if (chosen) this.selected.set(state, this.link(state.key));
     else this.selected.delete(state);
     this.deleting.hidden = !this.selected.size;
     this.deleting.textContent = `Delete ${this.selected.size} selected…`;
@@ -154,20 +159,21 @@ class KvKeys extends HTMLElement {
     let deleted = 0;
     try {
       for (const [state, link] of chosen) {
-        await remove(link).catch(error => { if (error.status !== 404) throw error; });
+        await remove(link, state.key.version).catch(error => { if (error.status !== 404) throw error; });
         state.row.remove();
         this.select(state, false);
         deleted += 1;
       }
       this.status.textContent = `${deleted} ${deleted === 1 ? "key" : "keys"} deleted`;
     } catch (error) {
-      this.status.textContent = `${deleted} of ${chosen.length} deleted; then: ${error.message}`;
+      const text = error.status === 412 ? "somebody else has changed the next one" : error.message;
+      this.status.textContent = `${deleted} of ${chosen.length} deleted; then: ${text}`;
     }
   }
 
   remark({ key, remarks, since }) {
     if (key.size === undefined) {
-      remarks.textContent = "no permission to read it";
+      remarks.textContent = key.quoted ? "no permission to read it" : "the name is too long for this page";
       return;
     }
     const parts = [size(key.size)];
@@ -198,12 +204,14 @@ class KvKeys extends HTMLElement {
       showValue(panel, value, more, link);
       if (!value.may) return;
       panel.append(editor({
-        panel, value, link, name: key.key,
+        panel, value, link: this.link(key), name: key.key,
         shown: async done => {
           await this.open(state, panel, whole);
           panel.querySelector(".edit small").textContent = done;
+          state.toggle.focus();
         },
         gone: () => {
+          (state.row.nextElementSibling ?? state.row.previousElementSibling)?.querySelector("button")?.focus();
           state.row.remove();
           this.select(state, false);
           this.status.textContent = `${key.key} was deleted`;
@@ -213,6 +221,11 @@ class KvKeys extends HTMLElement {
       const text = error.status === 404 ? "the key is not there any more" : error.message;
       panel.replaceChildren(element("p", `Not shown: ${text}`, { role: "alert" }));
     }
+  }
+
+  // Shows the present page anew: the server was away.
+  reload() {
+    this.load(this.number ?? 0);
   }
 
   // Keeps the links to the databases up to date: those that have keys, and the one that is shown.

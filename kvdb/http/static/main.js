@@ -6,6 +6,7 @@ import { addPanels } from "./panels.js";
 
 const EVERY = 500; // milliseconds before the first attempt to reach a server that does not answer
 const LONGEST_WAIT = 10000; // between two attempts
+const SHORTLY = 1500; // for a connection that the browser makes anew
 const PATIENCE = 5000; // for one event, of which there is one a second
 const KEPT = { seconds: 300, spans: 300 };
 
@@ -61,6 +62,7 @@ function listen() {
   // With the origin, because an address that holds a password is refused.
   source = new EventSource(`${location.origin}/api/events${since ? `?since=${since}` : ""}`);
   source.addEventListener("message", event => {
+    if (failures) keys.reload();
     failures = 0;
     show(JSON.parse(event.data));
     note.textContent = "";
@@ -68,6 +70,7 @@ function listen() {
   });
   source.addEventListener("error", () => {
     if (source?.readyState === EventSource.CLOSED) fail();
+    else watch(SHORTLY); // it connects anew, as each minute
   });
   watch(PATIENCE);
 }

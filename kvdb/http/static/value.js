@@ -19,14 +19,29 @@ function hexadecimal(bytes) {
   return lines.join("\n");
 }
 
+// Indents JSON, or returns undefined. Only the white space is changed: to parse it and write it anew
+// would round large numbers, and leave out a name that comes twice.
 function indented(text) {
   try {
     const value = JSON.parse(text);
     if (typeof value !== "object" || value === null) return undefined;
-    return JSON.stringify(value, null, 2);
   } catch {
     return undefined;
   }
+  let depth = 0;
+  const line = () => `\n${"  ".repeat(depth)}`;
+  const tokens = text.match(/"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/gs);
+  return tokens.map((token, place) => {
+    if (token === "{" || token === "[") {
+      depth += 1;
+      return "}]".includes(tokens[place + 1]) ? token : token + line();
+    }
+    if (token === "}" || token === "]") {
+      depth -= 1;
+      return "{[".includes(tokens[place - 1]) ? token : line() + token;
+    }
+    return token === "," ? token + line() : token === ":" ? ": " : token;
+  }).join("");
 }
 
 // Returns the forms in which a value can be shown, the best one first: label and text of each.
