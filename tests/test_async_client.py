@@ -17,9 +17,9 @@ import kvdb
 from kvdb.client.async_client import AsyncClient
 from kvdb.client.async_connection import AsyncConnection
 from kvdb.client.async_pipeline import AsyncPipeline, AsyncTransaction
-from kvdb.client.client import Transaction
 from kvdb.client.command import method
 from kvdb.client.commands import Commands
+from kvdb.client.transactions import Transaction
 from kvdb.service import Service
 from tests.certificates import client_context, write_certificates
 from tests.support import running_server

@@ -29,8 +29,11 @@ class Address:
     def greeting(self, version: int = 2) -> list[list[bytes]]:
         """Return what a new connection sends first."""
         requests: list[list[bytes]] = []
-        if self.password is not None:
-            words = [self.user, self.password] if self.user is not None else [self.password]
+        if self.user is not None or self.password is not None:
+            password = (
+                self.password or ""
+            )  # some users need none, but they have to say who they are
+            words = [password] if self.user is None else [self.user, password]
             requests.append([b"AUTH", *(word.encode() for word in words)])
         if version == 3:
             requests.append([b"HELLO", b"3"])
@@ -64,8 +67,6 @@ def parse_url(url: str) -> dict[str, Any]:
         options["user"] = unquote(parts.username)
     if parts.password is not None:
         options["password"] = unquote(parts.password)
-    elif parts.username and parts.scheme == "redis":
-        raise ValueError(f"{url!r} has a user and no password")
     path = parts.path.strip("/")
     if path:
         options["db"] = int(path)

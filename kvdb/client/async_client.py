@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from kvdb.client.address import DEFAULT_PORT, Address, parse_url
-from kvdb.client.async_pipeline import AsyncPipeline, AsyncTransaction, is_carried_out
+from kvdb.client.async_pipeline import AsyncPipeline, AsyncTransaction, carry_out
 from kvdb.client.async_pool import FIRST_PAUSE, LONGEST_PAUSE, AsyncPool, LoopConnections
 from kvdb.client.async_subscription import AsyncSubscription
 from kvdb.client.command import Awaited, Command, implement
 from kvdb.client.commands import Commands, Name, Word, decode_name, glob_of
-from kvdb.client.errors import Conflict, Disconnected, ServerError
+from kvdb.client.errors import Disconnected, ServerError
 from kvdb.client.pauses import Pauses
 from kvdb.client.recipes.mixin import AsyncRecipes
 from kvdb.client.serializers import JSON, Serializer, V
@@ -24,6 +24,7 @@ from kvdb.client.times import Expiry
 from kvdb.resp.replies import encode_request
 
 R = TypeVar("R")
+W = TypeVar("W")
 
 
 @implement
@@ -105,8 +106,14 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
         self._pool = AsyncPool(self._address, max_connections)
         self._loops = self._pool.loops
 
+    @overload
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> Self:
+    def from_url(cls, url: str, *, serializer: Serializer[W], **options: Any) -> AsyncClient[W]: ...
+    @overload
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> AsyncClient[Any]: ...
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> AsyncClient[Any]:
         """Return a client for `kvdb://user:password@host:port/db?timeout=2`, or `redis://...`.
 
         `options` are those of the client; they count more. Raises ValueError for what is no URL.
@@ -251,29 +258,17 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
         carried out if the watched keys are still what they were; if not, the function is called
         again. Raises Conflict after so many tries.
         """
-        connections = await self._pool.open()
-        timeout = None if self._timeout == inf else self._timeout
-        for _ in range(tries):
-            deadline = asyncio.get_running_loop().time() + self._timeout
-            async with connections.lent(deadline) as connection:
-                transaction = AsyncTransaction(connection, timeout, self._serializer, self._prefix)
-                if watch:
-                    await transaction.command("WATCH", *map(self._name, watch))
-                result = await function(transaction)
-                if not transaction.queued:
-                    await transaction.command("UNWATCH")
-                    return result
-                if await is_carried_out(transaction.queued):
-                    return result
-        raise Conflict(f"others have changed the keys {tries} times")
+        return await carry_out(self, function, watch, tries)
 
     async def update(
-        self, name: Name, function: Callable[[V | None], Any], *, ttl: Expiry | None = None
-    ) -> Any:
+        self, name: Name, function: Callable[[V | None], Any], *, ttl: Expiry | None = None,
+        tries: int = 100,
+    ) -> Any:  # fmt: skip
         """Replace the value of a key by what a function makes of it; return that.
 
         The function, which may be a coroutine function, gets None if there is no such key. It may
-        be called several times. Without `ttl` the key's deadline stays.
+        be called several times. Without `ttl` the key's deadline stays. Raises Conflict if others
+        come between so many times.
         """
 
         async def change(transaction: AsyncTransaction[V]) -> Any:
@@ -283,7 +278,7 @@ class AsyncClient(AsyncRecipes, Commands[V], Awaited):
             transaction.queued.set(name, value, ttl=ttl, keep_ttl=ttl is None)
             return value
 
-        return await self.transaction(change, name)
+        return await self.transaction(change, name, tries=tries)
 
     # --- many keys -------------------------------------------------------------------------------
 

@@ -6,15 +6,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from math import inf
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvdb.client.async_connection import AsyncConnection
 from kvdb.client.command import Awaited, Collecting, Command, Later, implement
-from kvdb.client.commands import Commands
-from kvdb.client.errors import Error
+from kvdb.client.commands import Commands, Name
+from kvdb.client.errors import Conflict, Disconnected, Error
+from kvdb.client.pauses import Pauses
 from kvdb.client.pipeline import Collected, NotCarriedOut, raise_first
 from kvdb.client.serializers import Serializer, V
+from kvdb.client.transactions import FIRST_PAUSE, LONGEST_PAUSE
 from kvdb.resp.replies import encode_request
+
+if TYPE_CHECKING:
+    from kvdb.client.async_client import AsyncClient
 
 R = TypeVar("R")
 
@@ -117,3 +122,36 @@ async def is_carried_out(pipeline: AsyncPipeline[Any]) -> bool:
     except NotCarriedOut:
         return False
     return True
+
+
+async def carry_out(
+    client: AsyncClient[V],
+    function: Callable[[AsyncTransaction[V]], Awaitable[R]],
+    watch: tuple[Name, ...],
+    tries: int,
+) -> R:
+    """See `AsyncClient.transaction`."""
+    connections, loop = await client._pool.open(), asyncio.get_running_loop()
+    timeout = None if client._timeout == inf else client._timeout
+    conflicts, pauses = 0, Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+    until = loop.time() + client._patience
+    while conflicts < tries:
+        try:
+            async with connections.lent(loop.time() + client._timeout) as connection:
+                transaction = AsyncTransaction(
+                    connection, timeout, client._serializer, client._prefix
+                )
+                if watch:
+                    await transaction.command("WATCH", *map(client._name, watch))
+                result = await function(transaction)
+                if not transaction.queued:
+                    await transaction.command("UNWATCH")
+                    return result
+                if await is_carried_out(transaction.queued):
+                    return result
+            conflicts += 1
+        except Disconnected as error:
+            if error.sent or connections.closed or loop.time() >= until:
+                raise
+        await asyncio.sleep(pauses.next())  # not all at the same moment
+    raise Conflict(f"others have changed the keys {tries} times")

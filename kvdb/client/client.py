@@ -13,18 +13,20 @@ from kvdb.client.address import DEFAULT_PORT, Address, parse_url
 from kvdb.client.command import AtOnce, Command, implement
 from kvdb.client.commands import Commands, Name, Word, decode_name, glob_of
 from kvdb.client.connection import Connection
-from kvdb.client.errors import Conflict, Disconnected, Error, ServerError
+from kvdb.client.errors import Disconnected, ServerError
 from kvdb.client.near_cache import NO_STATS
 from kvdb.client.near_reader import NearReader, answered_nearby
 from kvdb.client.pauses import Pauses
-from kvdb.client.pipeline import Pipeline, is_carried_out
+from kvdb.client.pipeline import Pipeline
 from kvdb.client.pool import Pool
 from kvdb.client.recipes.mixin import Recipes
 from kvdb.client.serializers import JSON, Serializer, V
 from kvdb.client.subscription import Subscription
 from kvdb.client.times import Expiry
+from kvdb.client.transactions import Transaction, carry_out
 
 R = TypeVar("R")
+W = TypeVar("W")
 
 _FIRST_PAUSE: Final = 0.01  # seconds between two tries
 _LONGEST_PAUSE: Final = 0.25
@@ -103,8 +105,14 @@ class Client(Recipes, Commands[V], AtOnce):
         self._pool = Pool(address, max_connections)
         self._near = NearReader(address, near_cache, serializer) if near_cache else None
 
+    @overload
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> Self:
+    def from_url(cls, url: str, *, serializer: Serializer[W], **options: Any) -> Client[W]: ...
+    @overload
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Client[Any]: ...
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Client[Any]:
         """Return a client for `kvdb://user:password@host:port/db?timeout=2`, or `redis://...`.
 
         `options` are those of the client; they count more. Raises ValueError for what is no URL.
@@ -268,26 +276,16 @@ class Client(Recipes, Commands[V], AtOnce):
         carried out if the watched keys are still what they were; if not, the function is called
         again. Raises Conflict after so many tries.
         """
-        for _ in range(tries):
-            with self._lent() as connection:
-                transaction = Transaction(connection, self._serializer, self._prefix, self._near)
-                if watch:
-                    transaction.command("WATCH", *map(self._name, watch))
-                result = function(transaction)
-                if not transaction.queued:
-                    transaction.command("UNWATCH")
-                    return result
-                if is_carried_out(transaction.queued):
-                    return result
-        raise Conflict(f"others have changed the keys {tries} times")
+        return carry_out(self, function, watch, tries)
 
     def update(
-        self, name: Name, function: Callable[[V | None], Any], *, ttl: Expiry | None = None
-    ) -> Any:
+        self, name: Name, function: Callable[[V | None], Any], *, ttl: Expiry | None = None,
+        tries: int = 100,
+    ) -> Any:  # fmt: skip
         """Replace the value of a key by what a function makes of it; return that.
 
         The function gets None if there is no such key. It may be called several times. Without
-        `ttl` the key's deadline stays.
+        `ttl` the key's deadline stays. Raises Conflict if others come between so many times.
         """
 
         def change(transaction: Transaction[V]) -> Any:
@@ -295,7 +293,7 @@ class Client(Recipes, Commands[V], AtOnce):
             transaction.queued.set(name, value, ttl=ttl, keep_ttl=ttl is None)
             return value
 
-        return self.transaction(change, name)
+        return self.transaction(change, name, tries=tries)
 
     # --- many keys -------------------------------------------------------------------------------
 
@@ -341,38 +339,3 @@ def _restored(cls: type[Client[Any]], options: dict[str, Any], prefix: bytes) ->
     client = cls(**options)
     client._prefix = prefix
     return client
-
-
-@implement
-class Transaction(Commands[V], AtOnce):
-    """What the function of `Client.transaction` works with: one connection."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        serializer: Serializer[V],
-        prefix: bytes,
-        near: NearReader | None = None,
-    ) -> None:
-        self._serializer, self._prefix = serializer, prefix
-
-        # Not a method: it would refer to us, and only a garbage collection would let the
-        # connection go, were an exception to come at a bad moment.
-        def ask(requests: list[list[bytes]], repeatable: bool) -> list[Any]:
-            try:
-                return connection.ask(requests)
-            finally:
-                if near is not None:
-                    near.cache.drop_named(requests)
-
-        self._ask = ask
-        self.queued = Pipeline(ask, serializer, prefix, atomic=True)
-        """Collects what is to be carried out in one step, after the function."""
-
-    def _run(self, command: Command[R]) -> R:
-        if not command.request:
-            return command.result(None)
-        (reply,) = self._ask([command.request], False)
-        if isinstance(reply, Error):
-            raise reply
-        return command.result(reply)

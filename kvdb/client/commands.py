@@ -333,12 +333,14 @@ class Commands(Generic[V]):
 
     @method
     def size(self) -> Command[int]:
-        """Return how many keys the database has."""
+        """Return how many keys the database has, whatever they begin with."""
         return Command([b"DBSIZE"], int)
 
     @method
     def clear(self) -> Command[None]:
-        """Delete all keys of the database."""
+        """Delete all keys of the database. Raises ValueError for a namespace, which is a part of it."""
+        if self._prefix:
+            raise ValueError("clear() is for a whole database: here it is delete_matching('*')")
         return Command([b"FLUSHDB"], _nothing)
 
     # --- everything else ---------------------------------------------------------------------

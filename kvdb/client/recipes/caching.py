@@ -215,7 +215,11 @@ class _Entries:
             with contextlib.suppress(Error):  # what went wrong in the function tells more
                 yield evaluate(GIVE_BACK, [keys.guard], token)
             raise
-        yield evaluate(STORE, keys.all(), token, *answer, data, self._kept, self._fresh)
+        try:
+            yield evaluate(STORE, keys.all(), token, *answer, data, self._kept, self._fresh)
+        except Error:  # too large, say: the caller has its value, and others need not wait for it
+            with contextlib.suppress(Error):
+                yield evaluate(GIVE_BACK, [keys.guard], token)
         return value
 
 
