@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import tempfile
@@ -187,6 +188,71 @@ class AsyncSubscriptionTest(unittest.IsolatedAsyncioTestCase):
                 await subscription.subscribe("secret")
             await self.db.publish("open", 1)
             self.assertEqual(await subscription.get(5), Message("open", 1))
+
+    async def test_a_refusal_is_for_who_has_asked_and_does_not_last(self) -> None:
+        await self.db.command(
+            "ACL", "SETUSER", "ann", "on", ">pw", "resetchannels", "&ok*", "+@all"
+        )
+        ann = await self.enterAsyncContext(
+            kvdb.AsyncClient(port=self.port, user="ann", password="pw")
+        )
+        async with ann.subscribe("ok") as subscription:
+            results = await asyncio.gather(
+                subscription.subscribe("ok2"), subscription.subscribe("secret"),
+                subscription.subscribe("ok3"), subscription.unsubscribe("ok"),
+                return_exceptions=True,
+            )  # fmt: skip
+            self.assertEqual(
+                [type(each) for each in results], [type(None), kvdb.ServerError, *[type(None)] * 2]
+            )
+            given_up = asyncio.create_task(subscription.subscribe("secret2"))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await self.break_connection(subscription)
+            await self.reach("ok3", 1)
+            self.assertEqual(await subscription.get(5), Message("ok3", 1, after_gap=True))
+
+    async def test_who_polls_and_gives_up_each_time_has_a_connection_in_the_end(self) -> None:
+        opened = asyncio.open_connection
+
+        async def open_slowly(*arguments: Any, **options: Any) -> Any:
+            await asyncio.sleep(0.1)
+            return await opened(*arguments, **options)
+
+        subscription = await self.subscribe("a")
+        with mock.patch("asyncio.open_connection", open_slowly):
+            await self.db.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+            async def is_back() -> bool:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(subscription.get(), 0.01)
+                return subscription.reconnects == 1
+
+            await until(is_back)
+
+    async def test_a_loop_that_was_busy_loses_nothing(self) -> None:
+        async with kvdb.AsyncClient(port=self.port, timeout=0.2) as db:
+            subscription = await self.enterAsyncContext(db.subscribe("a", ping_interval=0.05))
+            self.assertIsNone(await subscription.get(0.06))  # it has asked for a sign
+            with kvdb.Client(port=self.port) as other:
+                other.publish("a", 1)
+            time.sleep(0.3)  # the event loop looks at nothing
+            self.assertEqual(await subscription.get(0), Message("a", 1))
+            self.assertEqual(subscription.reconnects, 0)
+
+    async def test_who_waits_while_it_connects_is_let_go_when_it_is_closed(self) -> None:
+        subscription = await self.subscribe("a", patience=0.1)
+
+        async def never(*arguments: Any, **options: Any) -> Any:
+            await asyncio.sleep(60)
+
+        with mock.patch("asyncio.open_connection", never):
+            await self.db.command("CLIENT", "KILL", "TYPE", "pubsub")
+            self.assertIsNone(await subscription.get(0.05))
+            waiting = asyncio.create_task(subscription.get())
+            await asyncio.sleep(0.01)
+            await subscription.close()
+            self.assertIsNone(await asyncio.wait_for(waiting, 5))
 
     async def test_it_subscribes_and_receives_through_tls(self) -> None:
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))

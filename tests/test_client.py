@@ -533,6 +533,50 @@ class NothingToAskTest(unittest.TestCase):
             self.assertEqual(pipe.execute(), [1, [], True, 0, 2])
 
 
+class WhoAmITest(unittest.TestCase):
+    def test_a_user_who_needs_no_password_is_not_the_default_one(self) -> None:
+        port = self.enterContext(running_server()).server.port
+        with kvdb.Client(port=port) as db:
+            db.execute("ACL", "SETUSER", "bob", "on", "nopass", "+@all", "~*")
+            db.execute("ACL", "SETUSER", "ann", "on", ">pw", "+@all", "~*")
+        for client in (
+            kvdb.Client(port=port, user="bob"), kvdb.Client.from_url(f"kvdb://bob@127.0.0.1:{port}"),
+            kvdb.Client.from_url(f"redis://bob@127.0.0.1:{port}"),
+        ):  # fmt: skip
+            with client as db:
+                self.assertEqual(db.execute("ACL", "WHOAMI"), b"bob")
+        with (
+            kvdb.Client(port=port, user="ann") as db,
+            self.assertRaisesRegex(kvdb.ServerError, "WRONGPASS"),
+        ):
+            db.ping()
+
+    def test_a_namespace_does_not_empty_the_whole_database(self) -> None:
+        port = self.enterContext(running_server()).server.port
+        with kvdb.Client(port=port) as db:
+            db.set("k", 1)
+            with self.assertRaises(ValueError):
+                db.namespace("user:").clear()
+            self.assertEqual(db.get("k"), 1)
+            db.clear()
+            self.assertEqual(db.size(), 0)
+
+    def test_many_who_update_a_key_all_get_their_turn(self) -> None:
+        port = self.enterContext(running_server()).server.port
+        with kvdb.Client(port=port, max_connections=8) as db:
+            threads = [
+                threading.Thread(
+                    target=lambda: [db.update("n", lambda old: (old or 0) + 1) for _ in range(15)]
+                )
+                for _ in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            self.assertEqual(db.get("n"), 120)
+
+
 class RestartTest(unittest.TestCase):
     """The server is stopped and started again while a client has idle connections."""
 

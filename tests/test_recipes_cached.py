@@ -45,6 +45,19 @@ class CachedTest(CachedCase):
         self.clock.now += 60
         self.assertEqual(load(1), [1, 3])
 
+    def test_what_cannot_be_stored_is_returned_all_the_same_and_others_need_not_wait(self) -> None:
+        with kvdb.running(max_value_bytes=20_000) as server, server.client() as db:
+
+            @db.cached(ttl=60, guard=30, key="big")
+            def load() -> str:
+                self.calls.append(1)
+                return "x" * 50_000
+
+            began = time.monotonic()
+            self.assertEqual([len(load()) for _ in range(3)], [50_000] * 3)
+            self.assertEqual((len(self.calls), db.exists("cached-guard:big")), (3, False))
+            self.assertLess(time.monotonic() - began, 10)
+
     def test_it_is_shared_by_all_clients_of_a_server(self) -> None:
         self.assertEqual(self.cached()(1), self.cached(self.client())(1))
         self.assertEqual(self.calls, [1])

@@ -177,6 +177,27 @@ class SubscriptionTest(unittest.TestCase):
             self.db.publish("open", 1)
             self.assertEqual(subscription.get(5), Message("open", 1))
 
+    def test_a_refusal_is_for_the_thread_that_has_asked(self) -> None:
+        self.db.command("ACL", "SETUSER", "ann", "on", ">pw", "resetchannels", "&ok*", "+@all")
+        ann = self.enterContext(kvdb.Client(port=self.port, user="ann", password="pw"))
+        subscription = self.enterContext(ann.subscribe("ok"))
+        outcomes: dict[str, object] = {}
+
+        def ask(name: str) -> None:
+            try:
+                outcomes[name] = subscription.subscribe(name)
+            except kvdb.Error as error:
+                outcomes[name] = type(error)
+
+        names = ["ok1", "secret1", "ok2", "secret2", "ok3"]
+        threads = [threading.Thread(target=ask, args=(name,)) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        expected = {name: None if name.startswith("ok") else kvdb.ServerError for name in names}
+        self.assertEqual(outcomes, expected)
+
 
 class TlsSubscriptionTest(unittest.TestCase):
     def test_large_messages_come_through_tls_while_another_thread_subscribes(self) -> None:

@@ -25,6 +25,21 @@ def values_are_what_the_serializer_yields() -> None:
     assert_type(kvdb.Client(serializer=kvdb.TEXT.compressed()).get("a"), str | None)
 
 
+def a_client_by_a_url_has_the_types_of_its_serializer() -> None:
+    assert_type(kvdb.Client.from_url("kvdb://h"), kvdb.Client[Any])
+    assert_type(kvdb.Client.from_url("kvdb://h", serializer=kvdb.TEXT, db=3), kvdb.Client[str])
+    assert_type(
+        kvdb.AsyncClient.from_url("kvdb://h", serializer=kvdb.BYTES), kvdb.AsyncClient[bytes]
+    )
+
+
+async def transactions_of_asyncio_can_be_annotated(db: kvdb.AsyncClient[str]) -> None:
+    async def pay(tx: kvdb.AsyncTransaction[str]) -> str | None:
+        return await tx.get("account")
+
+    assert_type(await db.transaction(pay, "account"), str | None)
+
+
 def commands_return_what_they_return(db: kvdb.Client[str]) -> None:
     assert_type(db.incr("a"), int)
     assert_type(db.ttl("a"), float | None)

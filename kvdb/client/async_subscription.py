@@ -17,6 +17,7 @@ from kvdb.client.messages import (
     Inbox,
     Message,
     Received,
+    Topic,
     is_final,
     requests_for,
 )
@@ -29,6 +30,7 @@ from kvdb.resp.replies import NEED_DATA, ReplyParser, encode_request
 R = TypeVar("R")
 
 _RECEIVE_BYTES = 64 * 1024
+_LEAST_WAIT = 0.001  # seconds
 
 
 class AsyncSubscription(Generic[V]):
@@ -75,7 +77,10 @@ class AsyncSubscription(Generic[V]):
         """How often a connection broke and was made again."""
         self._inbox = Inbox(serializer, prefix)
         self._inbox.wanted = self._inbox.topics(channels, patterns)
-        self._asking = 0  # tasks within subscribe(): a refusal is for them
+        self._attempt: asyncio.Task[list[Any]] | None = (
+            None  # to connect; it outlives who waits for it
+        )
+        self._attempted: tuple[_PushConnection, set[Topic]] | None = None
         self._is_receiving = False  # some task is: the others wait for what it finds
         self._changed = asyncio.Event()
         self._closed = False
@@ -89,7 +94,8 @@ class AsyncSubscription(Generic[V]):
         """Connect and subscribe. Raises Disconnected, TimedOut or ServerError."""
         try:
             await self._wait(lambda: self._has_connected or None, None)
-            await self._confirm(lambda: self._inbox.wanted <= self._inbox.confirmed)
+            wanted = self._inbox.wanted.copy()
+            await self._confirm(wanted, lambda: wanted <= self._inbox.confirmed)
         except BaseException:
             await self.close()
             raise
@@ -122,32 +128,30 @@ class AsyncSubscription(Generic[V]):
         is subscribed to when it can be).
         """
         topics = self._inbox.topics(channels, patterns)
-        self._asking += 1
         self._inbox.wanted |= topics
-        self._send(requests_for(topics))
-        try:
-            await self._confirm(lambda: topics <= self._inbox.confirmed)
-        except ServerError:
-            self._inbox.wanted -= topics - self._inbox.confirmed
-            raise
-        finally:
-            self._asking -= 1
+        self._ask(topics)
+        await self._confirm(topics, lambda: topics <= self._inbox.confirmed)
 
     async def unsubscribe(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
         """End the subscription to these; without any, to all. What came before is still returned."""
         topics = self._inbox.topics(channels, patterns) or self._inbox.wanted.copy()
         self._inbox.wanted -= topics
-        self._send(requests_for(topics, b"UN"))
-        await self._confirm(lambda: not topics & self._inbox.confirmed)
+        self._ask(topics, b"UN")
+        await self._confirm(topics, lambda: not topics & self._inbox.confirmed)
 
     async def close(self) -> None:
         """End it: tasks that wait for a message get None, their iterators end."""
         self._closed = True
         self._inbox.messages.clear()
         connection, self._connection = self._connection, None
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
         self._tell()
         if connection is not None:
             await connection.close()
+        if attempt is not None:
+            await asyncio.wait([attempt])
 
     # --- waiting -----------------------------------------------------------------------------
 
@@ -156,15 +160,15 @@ class AsyncSubscription(Generic[V]):
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _send(self, requests: list[list[bytes]]) -> None:
+    def _ask(self, topics: Iterable[Topic], prefix: bytes = b"") -> None:
         if self._connection is not None:
-            self._connection.send(requests)
+            self._connection.send(self._inbox.ask(topics, prefix))
 
-    async def _confirm(self, is_done: Callable[[], bool]) -> None:
+    async def _confirm(self, topics: set[Topic], is_done: Callable[[], bool]) -> None:
         """Wait until the server has done what was asked. Raises TimedOut or ServerError."""
 
         def done() -> bool | ServerError | None:
-            return self._inbox.take_refusal() or is_done() or None
+            return self._inbox.refusal_of(topics) or is_done() or None
 
         outcome = await self._wait(done, self._silence)
         if isinstance(outcome, ServerError):
@@ -173,8 +177,6 @@ class AsyncSubscription(Generic[V]):
             raise TimedOut("the server has not confirmed the subscription within the timeout")
 
     def _next_received(self) -> Received | None:
-        if not self._asking and (refusal := self._inbox.take_refusal()):
-            raise refusal
         return self._inbox.messages.popleft() if self._inbox.messages else None
 
     async def _wait(self, find: Callable[[], R | None], timeout: float | None) -> R | None:
@@ -208,7 +210,9 @@ class AsyncSubscription(Generic[V]):
             await self._connect(left)
             return
         try:
-            replies = await connection.receive(left, self._ping_interval, self._silence)
+            replies = await connection.receive(
+                left, self._ping_interval, self._silence, self._inbox
+            )
         except Disconnected:
             if self._connection is connection:
                 self._lose()
@@ -223,7 +227,7 @@ class AsyncSubscription(Generic[V]):
     def _lose(self) -> None:
         """Have no connection any more."""
         self._connection = None
-        self._inbox.confirmed.clear()
+        self._inbox.lose()
         self._lost_at = self._next_try = asyncio.get_running_loop().time()
         self._pauses.start_over()
 
@@ -236,34 +240,52 @@ class AsyncSubscription(Generic[V]):
         if pause > 0:
             await _within(min(left, pause), self._changed.wait())
             return
-        asked = self._inbox.wanted.copy()
-        connection = _PushConnection()
-        try:
-            greeting = self._address.greeting()
-            replies = await connection.open(
-                self._address, greeting + requests_for(asked), self._silence
-            )
-            for reply in replies:
-                if isinstance(reply, ServerError):
-                    raise reply
-        except BaseException as error:
-            await connection.close()
-            if not isinstance(error, Error):
-                raise
-            self._try_later(error)
+        if self._attempt is None:
+            self._begin_attempt()
+        assert self._attempt is not None
+        assert self._attempted is not None
+        await _within(left, asyncio.wait([self._attempt]))  # which does not cancel it
+        if self._attempt is None or not self._attempt.done():  # closed, or not yet
             return
-        if self._closed:
-            await connection.close()
+        attempt, (connection, asked) = self._attempt, self._attempted
+        self._attempt = self._attempted = None
+        try:
+            replies = attempt.result()
+        except Error as error:
+            self._try_later(error)
             return
         self._connection = connection
         if self._has_connected:
             self.reconnects += 1
             self._inbox.gap = True
         self._has_connected, self._patience = True, self._later_patience
-        for reply in replies[len(greeting) :]:
+        for reply in replies:
             self._inbox.take(reply)
-        self._send(requests_for(self._inbox.wanted - asked))
-        self._send(requests_for(asked - self._inbox.wanted, b"UN"))
+        self._ask(self._inbox.wanted - asked)
+        self._ask(asked - self._inbox.wanted, b"UN")
+
+    def _begin_attempt(self) -> None:
+        """Begin to connect, as a task of its own: who waits for it may be cancelled."""
+        connection, asked = _PushConnection(), self._inbox.wanted.copy()
+
+        async def open_and_greet() -> list[Any]:
+            greeting = self._address.greeting()
+            try:
+                replies = await connection.open(
+                    self._address, greeting + requests_for(asked), self._silence
+                )
+                for reply in replies:
+                    if isinstance(reply, ServerError):
+                        raise reply
+            except BaseException:
+                await connection.close()
+                raise
+            return replies[len(greeting) :]
+
+        self._attempted = connection, asked
+        self._attempt = asyncio.get_running_loop().create_task(open_and_greet())
+        # Nobody may be left who wants to know what became of it.
+        self._attempt.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _try_later(self, error: Error) -> None:
         """Say when to try again, or raise the error."""
@@ -316,7 +338,9 @@ class _PushConnection:
         if requests:
             self._writer.write(b"".join(map(encode_request, requests)))
 
-    async def receive(self, left: float, ping_interval: float, silence: float) -> list[Any]:
+    async def receive(
+        self, left: float, ping_interval: float, silence: float, inbox: Inbox[Any]
+    ) -> list[Any]:
         """Return what has come; wait so many seconds for it, and ask for a sign if one is due.
 
         Refusals are ServerErrors in the list. Raises Disconnected.
@@ -334,7 +358,7 @@ class _PushConnection:
             if self._pinged is not None:
                 raise Disconnected("the server has not answered a PING")
             self._pinged = now
-            self.send([[b"PING"]])
+            self.send(inbox.ask_for_a_sign())
         return []
 
     async def _read(self) -> list[Any]:
@@ -363,9 +387,12 @@ class _PushConnection:
 
 
 async def _within(seconds: float, doing: Coroutine[Any, Any, R]) -> R | None:
-    """Return what a coroutine returns, None if it takes longer; it is cancelled then."""
+    """Return what a coroutine returns, None if it takes longer; it is cancelled then.
+
+    The event loop looks at the sockets once at least: it may have been busy with something else.
+    """
     try:
-        async with asyncio.timeout(None if seconds == inf else max(0, seconds)):
+        async with asyncio.timeout(None if seconds == inf else max(_LEAST_WAIT, seconds)):
             return await doing
     except TimeoutError:
         return None

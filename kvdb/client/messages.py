@@ -68,7 +68,9 @@ class Inbox(Generic[V]):
         self.wanted: set[Topic] = set()
         self.confirmed: set[Topic] = set()  # on the present connection
         self.messages: deque[Received] = deque()
-        self.refusal: ServerError | None = None
+        self.asked: deque[Topic | None] = deque()
+        """What has been asked for on the present connection and not been answered, in its order."""
+        self.refused: dict[Topic, ServerError] = {}
         self.gap = False  # the next message is the first after a break
         self._undecoded_gap = False  # that one could not be read: the one behind it is
 
@@ -79,11 +81,33 @@ class Inbox(Generic[V]):
             Topic(b"PSUBSCRIBE", self._pattern_prefix + encode_name(name)) for name in patterns
         }
 
+    def ask(self, topics: Iterable[Topic], prefix: bytes = b"") -> list[list[bytes]]:
+        """Return requests for these topics that are about to be sent; `prefix`: UN to unsubscribe."""
+        topics = list(topics)
+        for topic in topics:
+            self.refused.pop(topic, None)
+        self.asked += topics
+        return requests_for(topics, prefix)
+
+    def ask_for_a_sign(self) -> list[list[bytes]]:
+        """Return a request that is about to be sent, to see whether the server is there."""
+        self.asked.append(None)
+        return [[b"PING"]]
+
+    def lose(self) -> None:
+        """There is no connection any more: nothing is confirmed, and no answer will come."""
+        self.confirmed.clear()
+        self.asked.clear()
+
     def take(self, reply: Any) -> None:
         """Take in one thing that the server has sent."""
+        is_message = isinstance(reply, list) and reply[:1] in ([b"message"], [b"pmessage"])
+        topic = self.asked.popleft() if self.asked and not is_message else None
         match reply:
             case ServerError():
-                self.refusal = reply
+                if topic is not None:  # wanted no more: it would be refused for ever
+                    self.wanted.discard(topic)
+                    self.refused[topic] = reply
             case [b"message", channel, data]:
                 self.messages.append(Received(channel, data, None, self.gap))
                 self.gap = False
@@ -95,10 +119,9 @@ class Inbox(Generic[V]):
             case [b"unsubscribe" | b"punsubscribe" as word, name, _]:
                 self.confirmed.discard(Topic(word.upper().replace(b"UN", b""), name))
 
-    def take_refusal(self) -> ServerError | None:
-        """Return the refusal that came last, once."""
-        refusal, self.refusal = self.refusal, None
-        return refusal
+    def refusal_of(self, topics: Iterable[Topic]) -> ServerError | None:
+        """Return why one of these was refused, once; None if none was."""
+        return next(filter(None, [self.refused.pop(topic, None) for topic in topics]), None)
 
     def message(self, received: Received) -> Message[V]:
         """Return what was published. Raises SerializationError."""

@@ -72,7 +72,6 @@ class Subscription(Generic[V]):
         # `_changed` guards what follows. Re-entrant: a signal handler may close the subscription.
         self._changed = threading.Condition(threading.RLock())
         self._inbox = Inbox(serializer, prefix)
-        self._asking = 0  # threads within subscribe(): a refusal is for them
         self._is_receiving = False  # some thread is: the others wait for what it finds
         self._connection: PushConnection | None = None
         self._closed = threading.Event()
@@ -85,7 +84,8 @@ class Subscription(Generic[V]):
             while self._connection is None:
                 self._connect(left=None)
             self.reconnects, self._inbox.gap, self._patience = 0, False, patience
-            self._confirm(lambda: self._inbox.wanted <= self._inbox.confirmed)
+            wanted = self._inbox.wanted.copy()
+            self._confirm(wanted, lambda: wanted <= self._inbox.confirmed)
         except BaseException:
             self.close()
             raise
@@ -122,18 +122,9 @@ class Subscription(Generic[V]):
         """
         topics = self._inbox.topics(channels, patterns)
         with self._changed:
-            self._asking += 1
             self._inbox.wanted |= topics
-            self._send(requests_for(topics))
-        try:
-            self._confirm(lambda: topics <= self._inbox.confirmed)
-        except ServerError:
-            with self._changed:
-                self._inbox.wanted -= topics - self._inbox.confirmed
-            raise
-        finally:
-            with self._changed:
-                self._asking -= 1
+            self._ask(topics)
+        self._confirm(topics, lambda: topics <= self._inbox.confirmed)
 
     def unsubscribe(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
         """End the subscription to these; without any, to all. What came before is still returned."""
@@ -141,8 +132,8 @@ class Subscription(Generic[V]):
         with self._changed:
             topics = topics or self._inbox.wanted.copy()
             self._inbox.wanted -= topics
-            self._send(requests_for(topics, b"UN"))
-        self._confirm(lambda: not topics & self._inbox.confirmed)
+            self._ask(topics, b"UN")
+        self._confirm(topics, lambda: not topics & self._inbox.confirmed)
 
     def close(self) -> None:
         """End it: threads that wait for a message get None, their iterators end."""
@@ -158,17 +149,17 @@ class Subscription(Generic[V]):
 
     # --- topics ------------------------------------------------------------------------------
 
-    def _send(self, requests: list[list[bytes]]) -> None:
+    def _ask(self, topics: Iterable[Topic], prefix: bytes = b"") -> None:
         """Send requests if there is a connection. Under the lock: their order is that of `wanted`."""
-        if self._connection is not None and requests:
+        if self._connection is not None and (requests := self._inbox.ask(topics, prefix)):
             with suppress(Disconnected):  # the thread that receives notices it, and subscribes
                 self._connection.send(requests)
 
-    def _confirm(self, is_done: Callable[[], bool]) -> None:
+    def _confirm(self, topics: set[Topic], is_done: Callable[[], bool]) -> None:
         """Wait until the server has done what was asked. Raises TimedOut or ServerError."""
 
         def done() -> bool | ServerError | None:
-            return self._inbox.take_refusal() or is_done() or None
+            return self._inbox.refusal_of(topics) or is_done() or None
 
         outcome = self._wait(done, self._clock() + self._silence)
         if isinstance(outcome, ServerError):
@@ -207,8 +198,6 @@ class Subscription(Generic[V]):
                     self._changed.notify_all()
 
     def _next_received(self) -> Received | None:
-        if not self._asking and (refusal := self._inbox.take_refusal()):
-            raise refusal
         return self._inbox.messages.popleft() if self._inbox.messages else None
 
     def _receive(self, left: float | None) -> None:
@@ -233,7 +222,8 @@ class Subscription(Generic[V]):
                 if self._pinged is not None:
                     raise Disconnected("the server has not answered a PING")
                 self._pinged = now
-                connection.send([[b"PING"]])
+                with self._changed:
+                    connection.send(self._inbox.ask_for_a_sign())
         except Disconnected:
             self._lose(connection)
 
@@ -243,7 +233,7 @@ class Subscription(Generic[V]):
         """Have no connection any more."""
         with self._changed:
             self._connection = None
-            self._inbox.confirmed.clear()
+            self._inbox.lose()
         if connection is not None:
             connection.close()
         self._lost_at = self._next_try = self._clock()
@@ -261,12 +251,13 @@ class Subscription(Generic[V]):
             connection = PushConnection(self._address)
             self._greet(connection, asked)
         except Error as error:
-            self._try_later(error)
+            if not self._closed.is_set():
+                self._try_later(error)
             return
         with self._changed:
             self._connection = connection
-            self._send(requests_for(self._inbox.wanted - asked))
-            self._send(requests_for(asked - self._inbox.wanted, b"UN"))
+            self._ask(self._inbox.wanted - asked)
+            self._ask(asked - self._inbox.wanted, b"UN")
 
     def _greet(self, connection: PushConnection, topics: set[Topic]) -> None:
         replies = connection.ask(requests_for(topics)) if topics else []
