@@ -49,6 +49,7 @@ class Config:
     acl_file: Path | None = None  # the users; None: those that ACL SETUSER makes
     acl_log_max_len: int = 128  # entries of ACL LOG
     protected: bool = True
+    import_file: Path | None = None  # a dump.rdb, for an empty store
     replica_of: tuple[str, int] | None = None  # the primary, at the start
     primary_user: str | None = None  # whom we are there
     primary_password: str | None = None

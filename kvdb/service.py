@@ -151,6 +151,8 @@ class Service:
             self.instance.background.append(each.thread)
         self.instance.notifications.use(self.config.notify_keyspace_events)
         # Only now may anybody write: what the journal did not hear of would never be written down.
+        if self.config.import_file is not None:
+            _import(self, self.config.import_file)
         self.instance.loading = False
         if self.config.replica_of:
             follow(self.instance, *self.config.replica_of)
@@ -356,6 +358,27 @@ class Service:
 
         self._history = self._history or _sampled_history(self.instance, self._threads)
         return HttpServer(host, port, self.instance, self._history)
+
+
+def _import(service: Service, path: Path) -> None:
+    """Put in what a file of Redis's holds. Raises CannotStart, before anything is there."""
+    if service.store.total_keys:
+        log.info("%s was not imported: there are keys already", path)
+        return
+    from kvdb.rdb.files import NotRdb
+    from kvdb.rdb.importing import import_rdb
+
+    try:
+        done = import_rdb(path, service.store, service.config.max_value_bytes)
+    except (NotRdb, OSError) as error:
+        raise CannotStart(f"cannot import {path}: {error}") from None
+    log.info("%s: %d keys imported, %d had expired", path, done.stored, done.expired)
+    for name, number in sorted(done.others.items()):
+        log.warning("%s: %d keys of type %s were left out", path, number, name)
+    if done.refused or service.store.evicted_keys:
+        lost = done.refused + service.store.evicted_keys
+        log.warning("%s: %d keys do not fit into the budget (--max-mb)", path, lost)
+    service.save()
 
 
 def _have_called(instance: Instance, loop: EventLoop) -> None:

@@ -215,6 +215,9 @@ GROUPS: Final = {
                 "seconds between snapshots; 0: only at the end and on SAVE", "60", parameter="save", changeable=True),
         Setting("fsync", "--fsync", "WHEN", " or ".join(_FSYNCS), lambda text: Fsync(text).value,
                 f"when a change is in the journal: {', '.join(_FSYNCS)}", parameter="appendfsync"),
+        Setting("import_file", "--import", "FILE", "the path of a file", _path,
+                "dump.rdb of a Redis or Valkey, whose strings are put in at the start, if there is no key yet",
+                "none"),
     ),
     "ports and protocols": (
         Setting("host", "--host", "ADDRESS", "an address or a name", _host,

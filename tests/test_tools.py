@@ -24,10 +24,12 @@ from kvdb.config import Config, Fsync
 from kvdb.persistence.database import JournalFile
 from kvdb.persistence.lockfile import LockFile
 from kvdb.persistence.snapshot_writing import write_snapshot
+from kvdb.service import CannotStart
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key
 from kvdb.tools.files import read_data
 from kvdb.tools.lines import decode_line, encode_line
+from tests.support import running_server
 
 ENTRIES: dict[Key, Entry] = {
     b"plain": Entry(b"caf\xc3\xa9"),
@@ -452,6 +454,28 @@ class RdbTest(ToolCase):
             done.err,
         )
         self.assertEqual(self.read(self.folder / "new.json"), {b"s": Entry(b"12")})
+
+    def test_a_server_imports_one_at_its_start_if_it_has_no_key_yet(self) -> None:
+        path = self.folder / "theirs.rdb"
+        path.write_bytes(DUMP_OF_VALKEY)
+        for name in ("new.json", "new.sqlite"):
+            data = self.folder / name
+            with (
+                self.assertLogs("kvdb", "INFO") as logged,
+                running_server(data=data, import_file=path) as service,
+            ):
+                self.assertEqual(service.store.get(b"s"), b"12")
+                self.assertEqual(service.persistence.changes_since_save, 0)
+                service.store.set(b"s", b"ours")
+            self.assertIn("1 keys of type stream were left out", "\n".join(logged.output))
+            with running_server(data=data, import_file=path) as service:
+                self.assertEqual(service.store.get(b"s"), b"ours")
+        path.write_bytes(DUMP_OF_VALKEY[:-3])
+        with (
+            self.assertRaisesRegex(CannotStart, "cannot import .*: its checksum"),
+            running_server(import_file=path),
+        ):
+            pass
 
     def test_a_damaged_file_is_refused_as_a_whole(self) -> None:
         entries: dict[Key, Entry] = {b"k%d" % n: Entry(b"v" * 50) for n in range(40)}

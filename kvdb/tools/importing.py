@@ -23,7 +23,8 @@ from kvdb.persistence.database import JournalFile
 from kvdb.persistence.lockfile import AlreadyLocked, LockFile
 from kvdb.persistence.snapshot_loading import load_snapshot
 from kvdb.persistence.snapshot_writing import write_snapshot
-from kvdb.rdb.files import NotRdb, RdbReader, check_checksum, is_rdb
+from kvdb.rdb.files import NotRdb, RdbReader, is_rdb
+from kvdb.rdb.importing import check_rdb
 from kvdb.store import Store
 from kvdb.store.entry import Entry, Key, has_come, split_key
 from kvdb.tools import FAILED, complain, counted
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
                 path = Path(options.lines).expanduser()
                 lines = stack.enter_context(open(path, "rb"))
                 if is_rdb(path):
-                    progress.rdb = check_rdb(path)
+                    progress.rdb = check_rdb(path, LONGEST_LINE)
             if target is None or is_url(target):
                 address = address_of(parser, target, options)
                 named = options.db is not None or (target and urlsplit(target).path.strip("/"))
@@ -160,17 +161,6 @@ class Import:
             parts.append(counted(self.problems, "problem", "problems"))
         complain("import", ", ".join(parts))
         return FAILED if self.problems or self.rdb else 0
-
-
-def check_rdb(path: Path) -> Counter[str]:
-    """Read an RDB file as a whole; return how many keys of other types it has. Raises NotRdb."""
-    with open(path, "rb") as file:
-        check_checksum(file)
-        file.seek(0)
-        reader = RdbReader(file, LONGEST_LINE)
-        for _ in reader.entries():
-            pass
-    return reader.others
 
 
 # --- onto a server ------------------------------------------------------------------------
