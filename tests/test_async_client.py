@@ -869,6 +869,29 @@ class ClosingTest(AsyncCase):
         self.assertEqual(caught, [])
 
 
+class SignatureTest(unittest.IsolatedAsyncioTestCase):
+    """What help(), mocks and other tools are told of the methods."""
+
+    def test_a_method_returns_what_its_signature_says(self) -> None:
+        for cls, shown in (
+            (kvdb.Client, "int"), (kvdb.AsyncClient, "int"), (kvdb.Transaction, "int"),
+            (kvdb.Pipeline, "Later[int]"), (kvdb.AsyncPipeline, "Later[int]"),
+        ):  # fmt: skip
+            signature = inspect.signature(cls.incr)
+            self.assertEqual((list(signature.parameters), signature.return_annotation),
+                             (["self", "name", "amount"], shown))  # fmt: skip
+
+    async def test_a_mock_of_the_client_can_be_awaited(self) -> None:
+        self.assertTrue(asyncio.iscoroutinefunction(kvdb.AsyncClient.get))
+        self.assertFalse(asyncio.iscoroutinefunction(kvdb.Client.get))
+        for double in (
+            mock.AsyncMock(spec=kvdb.AsyncClient),
+            mock.create_autospec(kvdb.AsyncClient, instance=True),
+        ):
+            double.get.return_value = 5
+            self.assertEqual(await double.get("a"), 5)
+
+
 class EventLoopsTest(unittest.TestCase):
     def test_a_client_works_in_one_loop_after_the_other_and_leaves_nothing_open(self) -> None:
         for is_closed in (True, False):

@@ -9,6 +9,9 @@ functions in its place, which take no longer than written ones.
 from __future__ import annotations
 
 import functools
+import inspect
+import re
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, overload
 
@@ -94,13 +97,35 @@ def implement(cls: C) -> C:
     for base in cls.__mro__:
         for name, declared in vars(base).items():
             if isinstance(declared, method) and not isinstance(vars(cls).get(name), Callable):  # type: ignore[arg-type]
-                setattr(cls, name, _function(declared.build))
+                call = _function(declared.build, cls)
+                setattr(
+                    cls, name, _as_coroutine_function(call) if issubclass(cls, Awaited) else call
+                )
     return cls
 
 
-def _function(build: Callable[..., Command[Any]]) -> Callable[..., Any]:
+def _function(build: Callable[..., Command[Any]], cls: type) -> Callable[..., Any]:
     @functools.wraps(build)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         return self._run(build(self, *arguments, **options))
 
+    # What help() shows: `Command[int]` is what `build` returns, and not what the caller gets.
+    returned = re.fullmatch(r"Command\[(.*)\]", call.__annotations__.get("return", ""))
+    if returned is not None:
+        shown = f"Later[{returned[1]}]" if issubclass(cls, Collecting) else returned[1]
+        call.__annotations__ = {**call.__annotations__, "return": shown}
+    del call.__wrapped__  # it would be asked in place of us
+    call.__signature__ = inspect.signature(build).replace(  # type: ignore[attr-defined]
+        return_annotation=call.__annotations__.get("return", inspect.Signature.empty)
+    )
+    return call
+
+
+def _as_coroutine_function(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a function that returns a coroutine pass for a coroutine function: AsyncMock asks."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(call)
+    import asyncio.coroutines
+
+    call._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
     return call
