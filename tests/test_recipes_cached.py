@@ -58,6 +58,12 @@ class CachedTest(CachedCase):
             self.assertEqual((len(self.calls), db.exists("cached-guard:big")), (3, False))
             self.assertLess(time.monotonic() - began, 10)
 
+    def test_what_another_serializer_has_written_is_computed_anew(self) -> None:
+        pickled = self.cached(self.client(serializer=PICKLE), key="k")
+        pickled(1)
+        plain = self.cached(key="k")
+        self.assertEqual([plain(2), plain(2)], [[2, 2], [2, 2]])
+
     def test_it_is_shared_by_all_clients_of_a_server(self) -> None:
         self.assertEqual(self.cached()(1), self.cached(self.client())(1))
         self.assertEqual(self.calls, [1])

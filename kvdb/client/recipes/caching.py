@@ -23,7 +23,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
-from kvdb.client.errors import Error
+from kvdb.client.errors import Error, SerializationError
 from kvdb.client.recipes.keys import Namer
 from kvdb.client.recipes.leases import positive_seconds
 from kvdb.client.recipes.scripts import CLAIM, EVICT, GIVE_BACK, STORE
@@ -154,10 +154,14 @@ class _Entries:
         """Return the cached result of a call, or compute it, or wait for who does so already."""
         keys = self.keys(args, kwargs)
         data = yield from self._looking(keys)
+        mode = self._mode
         if data is not None:
-            return self._decoded(data)
+            try:
+                return self._decoded(data)
+            except SerializationError:  # another serializer has written it
+                mode = b"refresh"
         token = new_token()
-        claim = self._claim(keys, token, self._mode)
+        claim = self._claim(keys, token, mode)
         remaining = pauses(deadline_after(2 * self._guard))
         while True:
             what, *answer = yield claim
