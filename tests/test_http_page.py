@@ -19,6 +19,8 @@ from kvdb.http.browsing import CUT, MOST
 from kvdb.http.figures import bytes_text, duration_text, microseconds_text, rough_duration_text
 from kvdb.http.history import COLUMNS, KEPT, SPAN, History
 from kvdb.http.static_files import SERVED
+from kvdb.replication.link import Primary
+from kvdb.replication.primary import Replica
 from kvdb.store import Store
 from kvdb.store.budget import EvictionPolicy
 from kvdb.store.entry import key_in
@@ -252,6 +254,34 @@ class FiguresTest(PageTest):
         self.assertRegex(
             reason, r"^9\d % of the budget is used and, as it grows now, full in about \d+ minutes$"
         )
+
+    def test_a_replica_that_is_behind_deserves_attention(self) -> None:
+        client = mock.Mock(address="10.0.0.9:50000", unsent_bytes=0)
+        replica = Replica(client)
+        replica.port = 6379
+        self.instance.replication.begin(replica)
+        until(lambda: replica.state == "online")
+        self.assertEqual(self.verdict(), ("fine", []))
+        self.monotonic.now += 3
+        client.unsent_bytes = 2 << 20
+        reason = "The replica 10.0.0.9:6379 is behind: 2 MB wait for it, last heard 3 s ago"
+        self.assertEqual(self.verdict(), ("attention", [reason]))
+        client.unsent_bytes = 0
+        self.assertEqual(self.verdict(), ("fine", []))
+        self.monotonic.now += 7
+        reason = "The replica 10.0.0.9:6379 is behind: 0 B wait for it, last heard 10 s ago"
+        self.assertEqual(self.verdict(), ("attention", [reason]))
+        replica.acknowledges = False
+        self.assertEqual(self.verdict(), ("fine", []))
+
+    def test_a_replica_without_its_primary_deserves_attention(self) -> None:
+        standby = mock.Mock(primary=Primary("db", 4242), state="connect", down_since=0.0)
+        self.instance.standby = standby
+        self.monotonic.now = 65
+        reason = "No link to the primary db:4242 for 1 min 5 s"
+        self.assertEqual(self.verdict(), ("attention", [reason]))
+        standby.state = "connected"
+        self.assertEqual(self.verdict()[0], "fine")
 
     def test_clients_turned_away_deserve_attention_for_five_minutes(self) -> None:
         self.use(Config(max_clients=1))

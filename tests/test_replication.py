@@ -257,6 +257,15 @@ class FollowTest(ReplicationCase):
             data = wire.read(length)
         self.assertTrue(data.startswith(b"REDIS0009"))
         self.assertEqual(self.db.execute("ROLE")[2], [])
+        stats = self.db.execute("INFO", "stats").decode()
+        self.assertEqual(what_it_holds(stats, "sync_full"), "1")
+
+    def test_who_comes_by_sync_need_not_acknowledge(self) -> None:
+        with Wire(self.port) as wire:
+            wire.socket.sendall(b"SYNC\r\n")
+            wire.read_until(b"$")
+            (lag,) = self.replication.lags()
+            self.assertFalse(lag.replica.acknowledges)
 
     def test_who_comes_is_told_by_role_info_and_client_list(self) -> None:
         self.assertEqual(self.db.execute("ROLE"), [b"master", 0, []])
@@ -400,6 +409,13 @@ class ClockworkTest(unittest.TestCase):
         with self.assertLogs("kvdb", "WARNING"):
             self.replication.housekeeping()
         self.assertTrue(self.client.closed)
+
+    def test_who_never_acknowledges_anything_is_not_given_up_for_it(self) -> None:
+        self.replica.acknowledges = False
+        self.begin()
+        self.monotonic.now += SILENCE + 1
+        self.replication.housekeeping()
+        self.assertFalse(self.client.closed)
 
     def test_a_stream_without_replicas_ends_after_an_hour_and_its_history_with_it(self) -> None:
         self.begin()

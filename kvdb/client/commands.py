@@ -140,7 +140,10 @@ class Commands(Generic[V]):
     def set_if_equal(
         self, name: Name, expected: Any, value: Any, *, ttl: Expiry | None = None
     ) -> Command[bool]:
-        """Set the value of a key if it holds `expected` now; tell whether it was set."""
+        """Set the value of a key if it holds `expected` now; tell whether it was set.
+
+        What the serializer makes of both is compared, byte by byte.
+        """
         words = [self._serializer.encode(each) for each in (expected, value)] + expiry_words(ttl)
         request = [b"EVAL", COMPARE_AND_SET, b"1", self._name(name), *words]
         return Command(request, _is_done, False)
@@ -198,7 +201,10 @@ class Commands(Generic[V]):
 
     @method
     def compare_and_delete(self, name: Name, expected: Any) -> Command[bool]:
-        """Delete a key if it holds `expected`; tell whether it was deleted."""
+        """Delete a key if it holds `expected`; tell whether it was deleted.
+
+        What the serializer makes of both is compared, byte by byte.
+        """
         data = self._serializer.encode(expected)
         return Command([b"EVAL", COMPARE_AND_DELETE, b"1", self._name(name), data], bool, False)
 

@@ -170,7 +170,7 @@ def _persistence(instance: Instance) -> Fields:
 
 
 def _stats(instance: Instance) -> Fields:
-    store, counts = instance.store, instance.counts()
+    store, counts, replication = instance.store, instance.counts(), instance.replication
     return {
         "total_connections_received": instance.connections_received,
         "total_commands_processed": counts["commands"],
@@ -178,9 +178,9 @@ def _stats(instance: Instance) -> Fields:
         "total_net_input_bytes": counts["received"],
         "total_net_output_bytes": counts["sent"],
         "rejected_connections": instance.connections_rejected,
-        "sync_full": 0,
-        "sync_partial_ok": 0,
-        "sync_partial_err": 0,
+        "sync_full": replication.full_syncs,
+        "sync_partial_ok": replication.partial_syncs,
+        "sync_partial_err": replication.partial_refusals,
         "expired_keys": store.expired_keys,
         "evicted_keys": store.evicted_keys,
         "evicted_clients": instance.accounts.ended,

@@ -103,7 +103,9 @@ def psync(session: Session, history: bytes, offset: bytes, *options: bytes) -> R
 
 @command("SYNC", "", ADMIN, "Replicate this server, beginning with everything.", group="server")
 def sync(session: Session) -> Reply:
-    session.instance.replication.begin(_as_replica(session))
+    replica = _as_replica(session)
+    replica.acknowledges = False
+    session.instance.replication.begin(replica)
     return NO_REPLY
 
 

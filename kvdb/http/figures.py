@@ -11,6 +11,7 @@ from kvdb.commands.info import keeps_journal
 from kvdb.commands.instance import Instance
 from kvdb.http.history import RATES, TIMES, History, Sample
 from kvdb.memory import resident_bytes
+from kvdb.replication.primary import BACKLOG_BYTES
 from kvdb.store.budget import EvictionPolicy
 
 FINE: Final = "fine"
@@ -25,6 +26,7 @@ _VERDICTS: Final = {
 
 _NEARLY: Final = 90  # percent of a limit that deserve attention
 _FULL: Final = 99  # percent of the budget at which writes fail if nothing may be evicted
+_SILENT: Final = 10  # seconds; a replica says every second how far it is
 _LATELY: Final = 60  # seconds that a hit rate is told of
 _FORESEEN: Final = 30 * 86400  # seconds ahead that a growth says something about
 
@@ -55,8 +57,31 @@ def judge(instance: Instance, history: History) -> tuple[str, list[str]]:
         attention.append(f"{sessions:,} of {most:,} clients are connected")
     if instance.congested:
         attention.append("Writers wait for the disk")
+    attention += _out_of_step(instance)
     level = TROUBLE if trouble else ATTENTION if attention else FINE
     return level, trouble + attention
+
+
+def _out_of_step(instance: Instance) -> list[str]:
+    """Say what is wrong between us and our primary or our replicas."""
+    reasons = []
+    standby, replication = instance.standby, instance.replication
+    if standby is not None and standby.state != "connected":
+        host, port = standby.primary[:2]
+        down = duration_text(instance.monotonic() - standby.down_since)
+        reasons.append(f"No link to the primary {host}:{port} for {down}")
+    for replica, _, seconds in replication.lags():
+        if replica.state != "online" or not replica.acknowledges:
+            continue
+        # Not what it has not acknowledged yet: under steady writes that is much, a second's worth.
+        waiting = replica.client.unsent_bytes
+        if seconds >= _SILENT or waiting >= BACKLOG_BYTES:
+            host, port = replica.address
+            reasons.append(
+                f"The replica {host}:{port} is behind: {bytes_text(waiting)} wait for it,"
+                f" last heard {duration_text(seconds)} ago"
+            )
+    return reasons
 
 
 def _until_full(instance: Instance, history: History) -> str:

@@ -72,6 +72,7 @@ class Replica:
             False  # the snapshot may end with a mark, instead of beginning with its length
         )
         self.rdb_only = False
+        self.acknowledges = True  # not who came by SYNC, as redis-cli --replica does
         self.wants_data = True  # not with `rdb-filter-only ''`
         self.acknowledged = 0  # offset
         self.heard_at = 0.0  # of the monotonic clock
@@ -244,7 +245,9 @@ class Replication:
                 return
             silent = [
                 each for each in self._replicas
-                if each.state in ("sent", "online") and now - each.heard_at > SILENCE
+                if each.acknowledges
+                and each.state in ("sent", "online")
+                and now - each.heard_at > SILENCE
             ]  # fmt: skip
             forgotten = not self._replicas and now - self._left_at > _KEPT
             if self._replicas and now - self._said_at >= PING_EVERY:
