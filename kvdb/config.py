@@ -53,6 +53,7 @@ class Config:
     replica_of: tuple[str, int] | None = None  # the primary, at the start
     primary_user: str | None = None  # whom we are there
     primary_password: str | None = None
+    primary_tls_ca: Path | None = None  # TLS is spoken with it, and these authorities are trusted
     log_level: str = "info"
     log_format: str = "text"  # or json
     config_file: Path | None = None  # which has said some of this

@@ -50,6 +50,7 @@ VARIABLES = {
     "--import": "KVDB_IMPORT",
     "--primary-user": "KVDB_PRIMARY_USER",
     "--primary-password-file": "KVDB_PRIMARY_PASSWORD_FILE",
+    "--primary-tls-ca": "KVDB_PRIMARY_TLS_CA",
     "--log-level": "KVDB_LOG_LEVEL",
     "--log-format": "KVDB_LOG_FORMAT",
     "--config": "KVDB_CONFIG",
@@ -131,6 +132,7 @@ BAD = {
     "--replica-of": ("h", "h:0", "h:x", ":5", "a b:5", "h:70000"),
     "--primary-user": ("", "a b")[1:],
     "--primary-password-file": ("a\0b",),
+    "--primary-tls-ca": ("a\0b",),
     "--log-level": ("loud",),
     "--log-format": ("xml", "1"),
     "--config": ("a\0b",),
@@ -281,6 +283,16 @@ class EverySettingTest(SettingsCase):
         path = str(self.file("password", b"secret\n"))
         config = self.parse("--replica-of=h:5", "--primary-password-file", path)
         self.assertEqual(config.primary_password, "secret")
+
+    def test_the_authorities_for_the_primary_are_read_at_the_start(self) -> None:
+        for path, wanted in (
+            ("/no/such/file", "cannot read /no/such/file, as --primary-tls-ca (KVDB_PRIMARY_TLS_CA)"
+                              " says: No such file or directory"),
+            (str(self.file("ca.pem", b"no certificate")), "{} has no certificates in PEM form,"
+                              " as --primary-tls-ca (KVDB_PRIMARY_TLS_CA) wants it"),
+        ):  # fmt: skip
+            with self.subTest(path):
+                self.assertEqual(self.refused("--primary-tls-ca", path), wanted.format(path))
 
     def test_a_path_may_begin_at_home(self) -> None:
         expected = Path(os.path.expanduser("~")) / "x.json"

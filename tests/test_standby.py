@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import tempfile
 import threading
 import unittest
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import kvdb
@@ -16,6 +18,7 @@ from kvdb.rdb.files import END, encode_entry, encode_select, header
 from kvdb.replication.link import Link, LinkLost, Primary
 from kvdb.service import Service
 from kvdb.store.entry import Entry
+from tests.certificates import write_certificates
 from tests.follower import what_it_holds
 from tests.support import Wire, ask_http, running_server, until
 from tests.test_replication import entries_of
@@ -157,6 +160,54 @@ class FollowTest(StandbyCase):
         self.db.set("k", b"v")
         self.assert_follows(self.primary, self.standby)
         until(lambda: third.store.entry(b"k") == Entry(b"v"))
+
+
+class TlsTest(StandbyCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        write_certificates(self.folder)
+
+    def primary(self, **config: Any) -> Service:
+        return self.enterContext(running_server(tls_cert=self.folder / "server.pem", **config))
+
+    def standby(self, primary: Service, authorities: str = "ca", **config: Any) -> Service:
+        return self.enterContext(
+            running_server(
+                replica_of=("localhost", primary.server.port),
+                primary_tls_ca=self.folder / f"{authorities}.pem",
+                **config,
+            )
+        )
+
+    def test_a_primary_that_speaks_tls_is_followed(self) -> None:
+        primary = self.primary()
+        primary.store.set(b"big", b"x" * 500_000)
+        standby = self.standby(primary)
+        until(lambda: self.link_is_up(standby))
+        for number in range(100):
+            primary.store.set(b"k%d" % number, b"v" * number)
+        self.assert_follows(primary, standby)
+
+    def test_its_own_certificate_is_shown_to_a_primary_that_asks(self) -> None:
+        primary = self.primary(tls_client_ca=self.folder / "ca.pem")
+        standby = self.standby(primary, tls_cert=self.folder / "client.pem")
+        until(lambda: self.link_is_up(standby))
+
+    def test_a_primary_that_nobody_vouches_for_is_not_followed(self) -> None:
+        primary = self.primary()
+        with self.assertLogs("kvdb", "WARNING") as logs:
+            standby = self.standby(primary, "other")
+            until(lambda: any("TLS: " in line for line in logs.output))
+        self.assertIn("certificate verify failed", "".join(logs.output))
+        self.assertFalse(self.link_is_up(standby))
+
+    def test_files_are_read_for_each_link(self) -> None:
+        primary = self.primary()
+        with self.assertLogs("kvdb", "WARNING") as logs:
+            standby = self.standby(primary, "later")
+            until(lambda: any("TLS: " in line for line in logs.output))
+            (self.folder / "ca.pem").rename(self.folder / "later.pem")
+            until(lambda: self.link_is_up(standby))
 
 
 class RefusedTest(StandbyCase):

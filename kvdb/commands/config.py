@@ -224,6 +224,7 @@ _CHANGES: Final[dict[str, tuple[Callable[[str], object], Callable[[Instance, obj
     "password_file": (str, _set_password),
     "primary_user": (_or_none, _set("primary_user")),
     "primary_password_file": (_or_none, _set("primary_password")),
+    "primary_tls_ca": (_file, _set("primary_tls_ca")),
     "tls_cert": (_file, _set("tls_cert")),
     "tls_key": (_file, _set("tls_key")),
     "tls_client_ca": (_file, _set("tls_client_ca")),

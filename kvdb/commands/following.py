@@ -9,11 +9,12 @@ from kvdb.acl import User
 from kvdb.commands.session import Session
 from kvdb.commands.waiting import TakesLong
 from kvdb.errors import CommandError
-from kvdb.replication.link import Primary
+from kvdb.replication.link import Certificates, Primary
 from kvdb.replication.standby import Standby
 
 if TYPE_CHECKING:
     from kvdb.commands.instance import Instance
+    from kvdb.config import Config
     from kvdb.replies import Reply
 
 _LOOK_AGAIN = 0.005  # seconds, while a command has to wait
@@ -28,7 +29,7 @@ def follow(instance: Instance, host: str, port: int) -> None:
         instance.loading = begins
 
     instance.standby = standby = Standby(
-        Primary(host, port, config.primary_user, config.primary_password),
+        Primary(host, port, config.primary_user, config.primary_password, _certificates(config)),
         instance.store,
         lambda: StreamExecutor(instance),
         lambda: config.port,
@@ -39,6 +40,12 @@ def follow(instance: Instance, host: str, port: int) -> None:
     instance.store.expires = False
     _look_around(instance)
     standby.start()
+
+
+def _certificates(config: Config) -> Certificates | None:
+    if config.primary_tls_ca is None:
+        return None
+    return Certificates(config.primary_tls_ca, config.tls_cert, config.tls_key)
 
 
 def unfollow(instance: Instance) -> None:
