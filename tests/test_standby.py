@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import kvdb
 from kvdb.config import Config
@@ -160,6 +161,33 @@ class FollowTest(StandbyCase):
         self.db.set("k", b"v")
         self.assert_follows(self.primary, self.standby)
         until(lambda: third.store.entry(b"k") == Entry(b"v"))
+
+
+class StopTest(StandbyCase):
+    def test_nobody_waits_for_a_connection_that_is_being_made(self) -> None:
+        primary, _ = self.serve()
+        asked, answer = threading.Event(), threading.Event()
+        connect = socket.create_connection
+
+        def slow(address: Any, timeout: Any = None) -> socket.socket:
+            asked.set()
+            answer.wait(20)
+            return connect(address, timeout)
+
+        service, db = self.serve()
+        db.set("mine", b"1")
+        with mock.patch("kvdb.replication.link.socket.create_connection", slow):
+            db.execute("REPLICAOF", "127.0.0.1", primary.server.port)
+            self.assertTrue(asked.wait(5))
+            standby = service.instance.standby
+            assert standby is not None
+            self.assertEqual(db.execute("REPLICAOF", "NO", "ONE"), b"OK")
+            self.assertTrue(standby.thread.is_alive(), "it waited for nothing")
+            answer.set()
+            standby.thread.join(5)
+        self.assertFalse(standby.thread.is_alive())
+        self.assertEqual(db.get("mine"), b"1")
+        self.assertEqual(primary.instance.replication.full_syncs, 0)
 
 
 class TlsTest(StandbyCase):

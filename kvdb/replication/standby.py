@@ -62,19 +62,22 @@ class Standby:
         self._link: Link | None = None
         self._acknowledged_at = 0.0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="standby", daemon=True)
 
     def start(self) -> None:
         """Begin to follow."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Follow no more; what was received is here."""
         self._stopping.set()
-        if self._link is not None:
-            self._link.stop()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        link = self._link
+        # Without a link the thread is about to see that it should stop, or waits for a connection,
+        # which may take long: it changes nothing here any more.
+        if link is not None:
+            link.stop()
+            if self.thread is not threading.current_thread():
+                self.thread.join()
 
     @property
     def heard_at(self) -> float | None:
@@ -112,6 +115,8 @@ class Standby:
         self.state = "connecting"
         link = self._link = Link(self.primary, self._monotonic)
         try:
+            if self._stopping.is_set():  # stop() may have missed the link, so it did not wait
+                return
             shake_hands(link, self.primary, self._port())
             link.send("PSYNC", self.history, str(self.offset + 1 if self.history != "?" else -1))
             words = link.reply().split()
@@ -162,7 +167,8 @@ class Standby:
     def _load(self, file: BinaryIO, where: str) -> None:
         """Replace everything by a snapshot. Raises NotRdb, before anything is given up."""
         for _ in RdbReader(file, self._longest()).entries():
-            pass
+            if self._stopping.is_set():  # somebody waits for us in stop()
+                raise LinkLost("given up")
         file.seek(0)
         reader = RdbReader(file, self._longest())
         entries = reader.entries()
