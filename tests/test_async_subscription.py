@@ -237,7 +237,7 @@ class AsyncSubscriptionTest(unittest.IsolatedAsyncioTestCase):
             with kvdb.Client(port=self.port) as other:
                 other.publish("a", 1)
             time.sleep(0.3)  # the event loop looks at nothing
-            self.assertEqual(await subscription.get(0), Message("a", 1))
+            self.assertEqual(await subscription.get(5), Message("a", 1))
             self.assertEqual(subscription.reconnects, 0)
 
     async def test_who_waits_while_it_connects_is_let_go_when_it_is_closed(self) -> None:

@@ -127,6 +127,23 @@ class MigrateTest(unittest.TestCase):
     def test_rules_about_keys_see_all_of_them(self) -> None:
         words = [b"h", b"1", b"", b"0", b"1", b"COPY", b"keys", b"a", b"b"]
         self.assertEqual([key for key, _ in keys_of(TABLE[b"MIGRATE"], words)], [b"a", b"b"])
+        words = [
+            b"h",
+            b"1",
+            b"",
+            b"0",
+            b"1",
+            b"AUTH2",
+            b"keys",
+            b"keys",
+            b"auth",
+            b"keys",
+            b"keys",
+            b"a",
+        ]
+        self.assertEqual([key for key, _ in keys_of(TABLE[b"MIGRATE"], words)], [b"a"])
+        words = [b"h", b"1", b"k", b"0", b"1", b"AUTH", b"keys"]
+        self.assertEqual([key for key, _ in keys_of(TABLE[b"MIGRATE"], words)], [b"k"])
         words = [b"h", b"1", b"k", b"0", b"1"]
         self.assertEqual([key for key, _ in keys_of(TABLE[b"MIGRATE"], words)], [b"k"])
 

@@ -38,6 +38,7 @@ _MORE: Final = {
     "INFO": ("dangerous",),
     "KEYS": ("dangerous",),
     "LASTSAVE": ("admin", "dangerous"),
+    "MIGRATE": ("dangerous",),
     "READONLY": ("connection",),
     "READWRITE": ("connection",),
     "RESTORE": ("dangerous",),

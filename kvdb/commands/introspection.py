@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import replace
+from typing import Final
 
 from kvdb import errors
 from kvdb.commands.access import flags_of_keys, key_flags
@@ -43,7 +44,7 @@ def _describe(row: Command) -> Reply:
     flags = {name for flag, name in _REDIS_FLAGS.items() if flag in row.flags}
     if "fast" in row.categories:
         flags.add(b"fast")
-    if row.counted_keys:
+    if row.counted_keys or row.name == "MIGRATE":
         flags.add(b"movablekeys")
     is_itself_a_command = not row.subcommands or row.name == "COMMAND"
     if not row.waits_for_data and is_itself_a_command:
@@ -92,7 +93,10 @@ def _key_specs(row: Command, first: int, last: int, step: int) -> list[Reply]:
         only = {b"lastkey": 0, b"keystep": 1, b"limit": 0}
         specs.append(_key_spec(each, first, b"range", only))
         first, found[b"lastkey"] = first + 1, last if last < 0 else last - 1
-    return [*specs, _key_spec(flags, first, kind, found)]
+    specs.append(_key_spec(flags, first, kind, found))
+    if row.name == "MIGRATE":
+        specs.append(_KEYS_BEHIND_A_WORD)
+    return specs
 
 
 def _key_spec(flags: str, first: int, kind: bytes, found: dict[bytes, int]) -> Reply:
@@ -101,6 +105,13 @@ def _key_spec(flags: str, first: int, kind: bytes, found: dict[bytes, int]) -> R
         b"begin_search": {b"type": b"index", b"spec": {b"index": first}},
         b"find_keys": {b"type": kind, b"spec": found},
     }
+
+
+_KEYS_BEHIND_A_WORD: Final[Reply] = {
+    b"flags": frozenset(map(SimpleString, (b"RW", b"access", b"delete", b"incomplete"))),
+    b"begin_search": {b"type": b"keyword", b"spec": {b"keyword": b"KEYS", b"startfrom": -2}},
+    b"find_keys": {b"type": b"range", b"spec": {b"lastkey": -1, b"keystep": 1, b"limit": 0}},
+}
 
 
 def _find(name: bytes) -> Command | None:

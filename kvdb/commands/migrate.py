@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from kvdb import errors, rdb
 from kvdb.commands.arguments import integer
 from kvdb.commands.session import Session
-from kvdb.commands.table import ADMIN, SLOW, WRITE, command
+from kvdb.commands.table import SLOW, WRITE, command
 from kvdb.errors import CommandError
 from kvdb.replies import OK, Reply, SimpleString
 from kvdb.store.entry import Key, split_key
@@ -33,7 +33,7 @@ class _Options(NamedTuple):
     "MIGRATE",
     "host port key destination-db timeout [COPY] [REPLACE] [AUTH password] "
     "[AUTH2 username password] [KEYS key ...]",
-    ADMIN | WRITE | SLOW,
+    WRITE | SLOW,
     "Move keys to another server, or copy them. The timeout is in milliseconds.",
     group="generic",
     keys=(3, 3, 1),

@@ -41,7 +41,7 @@ def role(session: Session) -> Reply:
 
 @command(
     "REPLCONF",
-    "option value [option value ...]",
+    "[option value ...]",
     ADMIN,
     "What a replica tells of itself: where it listens, what it can do, how far it has come.",
     group="server",

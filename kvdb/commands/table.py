@@ -83,7 +83,7 @@ def needs_nothing(request: object) -> Iterable[list[bytes]]:
     return ()
 
 
-LONG_READS: Final = frozenset(("SCAN", "DUMP", "LCS", "BITCOUNT", "BITPOS"))
+LONG_READS: Final = frozenset(("SCAN", "DUMP", "LCS", "BITCOUNT", "BITPOS", "MIGRATE"))
 """What is worked on without the store's lock: it reads a value, or keys, and then takes long."""
 
 QUICK_WORDS: Final = 500
@@ -184,10 +184,13 @@ class Command:
 
     def find_keys(self, arguments: Sequence[bytes]) -> range:
         """As key_positions(), also where one of the arguments counts the keys, or begins them."""
-        if self.name == "MIGRATE":  # the one command with a word behind which keys stand
-            for place in range(5, len(arguments)):
-                if arguments[place].upper() == b"KEYS":
+        if self.name == "MIGRATE" and not arguments[2]:  # its keys stand behind a word
+            place = 5
+            while place < len(arguments):
+                option = arguments[place].upper()
+                if option == b"KEYS":
                     return range(place + 1, len(arguments))
+                place += {b"AUTH": 2, b"AUTH2": 3}.get(option, 1)
         if self.counted_keys is None:
             return self.key_positions(len(arguments))
         counter, first, step = self.counted_keys

@@ -159,7 +159,7 @@ class PageCases(_OnePage):
         self.page.wait_for(f"{keys} === '2'")
         self.page.wait_for("document.querySelectorAll('kv-chart polyline').length >= 9")
         self.page.click("#automatic")
-        self.page.wait_for("document.querySelector('#refresh').textContent.includes('Paused')")
+        self.page.wait_for("document.querySelector('#refresh')?.textContent.includes('Paused')")
         self.pass_time(1500)
         asked = len(self.page.requested)
         self.write(["SET", "c", "1"])
@@ -350,7 +350,9 @@ class WritablePageCases(_OnePage):
         self.press_button("Edit")
         self.write(["SET", "k", "theirs"])
         self.press_button("Save")
-        self.page.wait_for("document.querySelector('.value').textContent.includes('Somebody else')")
+        self.page.wait_for(
+            "document.querySelector('.value')?.textContent.includes('Somebody else')"
+        )
         self.assertEqual(self.ask_server("GET", "k"), "theirs")
 
     def test_a_key_that_looks_like_a_path_is_deleted_and_no_other(self) -> None:
@@ -389,11 +391,11 @@ class WritablePageCases(_OnePage):
         self.page.ask("document.querySelector('.edit input').value = '500'; 0")
         self.press_button("Set TTL")
         self.page.wait_for(
-            "document.querySelector('.row small').textContent.includes('expires in')"
+            "document.querySelector('.row small')?.textContent.includes('expires in')"
         )
         self.assertGreater(self.ask_server("TTL", "k"), 400)
         self.press_button("Keep for ever")
-        self.page.wait_for("document.querySelector('.edit small').textContent.includes('no TTL')")
+        self.page.wait_for("document.querySelector('.edit small')?.textContent.includes('no TTL')")
         self.assertEqual(self.ask_server("TTL", "k"), -1)
         self.assert_well()
 
@@ -407,7 +409,7 @@ class WritablePageCases(_OnePage):
         self.press_button("Cancel")
         self.assertEqual(self.ask_server("DBSIZE"), 5)
         self.press_button("Delete 3 selected…")
-        self.page.wait_for("document.querySelector('dialog').textContent.includes('these 3 keys')")
+        self.page.wait_for("document.querySelector('dialog')?.textContent.includes('these 3 keys')")
         self.press_button("Delete")
         self.page.wait_for(f"{ROWS}.length === 2")
         self.assertEqual(self.ask_server("DBSIZE"), 2)
