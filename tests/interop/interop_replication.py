@@ -8,6 +8,8 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -38,9 +40,11 @@ def answers(client: Any) -> bool:
 
 
 @contextlib.contextmanager
-def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a peer within the block; its log is in the folder."""
-    with open(folder / "peer.log", "ab") as log:
+def running(
+    command: list[str], folder: Path, log_folder: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a peer within the block; its log is in the folder, too, or in another one."""
+    with open((log_folder or folder) / "peer.log", "ab") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
         yield process
@@ -118,8 +122,12 @@ class Replicas(unittest.TestCase):
     """`REPLICAOF kvdb-host port` on a real server, and what happens to the link."""
 
     def start(self, *flags: str, password: str | None = None) -> None:
+        flags = flags or ("--in-memory",)
+        self.attach(self.enterContext(running_kvdb(*flags, password=password)), password)
+
+    def attach(self, kvdb: Address, password: str | None = None) -> None:
+        self.kvdb = kvdb
         self.stack = self.enterContext(contextlib.ExitStack())
-        self.kvdb = self.enterContext(running_kvdb(*(flags or ("--in-memory",)), password=password))
         self.ours = redis.Redis(port=self.kvdb.port, password=password)
         self.port = free_port()
         self.folder = self.kvdb.folder / "replica"
@@ -189,13 +197,25 @@ class Replicas(unittest.TestCase):
         self.theirs.execute_command("REPLICAOF", "NO", "ONE")
         self.assertEqual((self.theirs.incr("n"), self.theirs.get("k")), (2, b"v"))
 
-    def test_a_primary_that_was_restarted_is_followed_again(self) -> None:
-        self.start("data.sqlite", "--fsync", "always")
-        self.ours.mset({f"k{number}": "v" for number in range(100)})
-        self.assert_same()
-        self.ours.execute_command("CLIENT", "KILL", "TYPE", "replica")
-        self.wait_for_link()
-        self.assert_same()
+    def test_a_primary_that_was_killed_is_followed_again(self) -> None:
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        address = Address("127.0.0.1", free_port(), folder)
+        command = [sys.executable, "-m", "kvdb", str(folder / "data.sqlite"), "--fsync", "always"]
+        command += ["--port", str(address.port)]
+        with running(command, ROOT, folder) as process:
+            until(lambda: answers(redis.Redis(port=address.port)), "kvdb answers")
+            self.attach(address)
+            with Writers(address.port):
+                time.sleep(1)
+                self.assert_same()
+                process.kill()
+                process.wait(30)
+                self.stack.enter_context(running(command, ROOT, folder))
+                until(lambda: answers(self.ours), "kvdb answers again")
+                self.wait_for_link()
+                time.sleep(0.5)
+                self.assert_same()
+        self.assertGreater(len(self.log().split("Full resync from")), 2)
 
     def test_a_password_is_given(self) -> None:
         self.start(password="secret")
