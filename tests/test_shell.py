@@ -346,6 +346,10 @@ class ScriptTest(unittest.TestCase):
         self.assertRegex(done.err, "line 3: ERR unknown command .*\n.*line 4: unbalanced quotes")
         self.assertEqual(run_tool("shell", self.server.url, stdin=b"PING\n"), (0, b"PONG\n", ""))
 
+    def test_a_server_that_stops_when_told_to_has_answered(self) -> None:
+        self.server.disconnect_next("SHUTDOWN")
+        self.assertEqual(run_tool("shell", self.server.url, "SHUTDOWN"), (0, b"OK\n", ""))
+
     def test_a_broken_connection_ends_the_lines(self) -> None:
         self.server.disconnect_next("INCR")
         done = run_tool("shell", self.server.url, stdin=b"PING\nINCR a\nSET b 1\n")

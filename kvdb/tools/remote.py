@@ -10,6 +10,7 @@ from typing import Any, Final
 from kvdb.client.address import Address
 from kvdb.client.errors import Disconnected, Error, ServerError
 from kvdb.client.push_connection import PushConnection
+from kvdb.replies import SimpleString
 
 LISTENING: Final = frozenset((b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"MONITOR"))
 """Commands after which a server goes on sending."""
@@ -54,6 +55,8 @@ class Remote:
             self.close()
             if lost:
                 raise Disconnected(f"{error}, and the transaction is lost") from None
+            if words[0].upper() == b"SHUTDOWN" and isinstance(error, Disconnected):
+                return SimpleString(b"OK")  # that is its answer
             raise
         except BaseException:  # Ctrl-C: an answer that comes later must not be taken for another's
             self.close()

@@ -349,17 +349,27 @@ class Proxy(unittest.TestCase):
         if program is None:
             self.skipTest("there is no nutcracker")
         text = (ROOT / "deploy" / "nutcracker.yml").read_text(encoding="utf-8")
+        self.folder = folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.nodes: list[Address] = []
+        self.commands: list[list[str]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         for number in (1, 2, 3):
             memcached = free_port()
-            flags = ("--in-memory", "--memcached-port", str(memcached), "--max-mb", "4")
-            node = self.enterContext(running_kvdb(*flags))
+            node = Address("127.0.0.1", free_port(), self.folder)
+            command = [
+                sys.executable, "-m", "kvdb", str(self.folder / f"{number}.sqlite"),
+                "--port", str(node.port), "--memcached-port", str(memcached),
+                "--max-mb", "4", "--fsync", "always",
+            ]  # fmt: skip
+            self.commands.append(command)
+            self.processes.append(self.run_node(command))
             self.nodes.append(node)
             text = text.replace(f":420{number}:", f":{node.port}:")
             text = text.replace(f":1120{number}:", f":{memcached}:")
         self.port, self.memcached_port, stats = free_port(), free_port(), free_port()
         text = text.replace(":22121", f":{self.port}").replace(":22122", f":{self.memcached_port}")
-        folder = self.nodes[0].folder
+        for node in self.nodes:
+            until(lambda node=node: answers(redis.Redis(port=node.port)), "the node answers")  # type: ignore[misc]
         (folder / "nutcracker.yml").write_text(text, encoding="utf-8")
         self.enterContext(running([
             program, "-c", str(folder / "nutcracker.yml"), "-a", "127.0.0.1", "-s", str(stats),
@@ -372,6 +382,9 @@ class Proxy(unittest.TestCase):
             return False
 
         until(listens, "the proxy listens")
+
+    def run_node(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return self.enterContext(running(command, ROOT, self.folder))
 
     def errors(self) -> int:
         """How often the proxy has taken a node for dead."""
@@ -403,6 +416,27 @@ class Proxy(unittest.TestCase):
             with self.assertRaises(redis.ResponseError):
                 client.execute_command(*request)
         self.assertEqual(self.errors(), 0, "a refusal is no dead node")
+
+    def test_a_node_is_killed_and_comes_back(self) -> None:
+        client = redis.Redis(port=self.port, protocol=2, driver_info=None)
+        names = [f"k{number}" for number in range(300)]
+        for name in names:
+            client.set(name, name)
+
+        def answered() -> int:
+            count = 0
+            for name in names:
+                with contextlib.suppress(redis.RedisError):
+                    self.assertEqual(client.get(name), name.encode())
+                    count += 1
+            return count
+
+        lost = redis.Redis(port=self.nodes[1].port).dbsize()
+        self.processes[1].kill()
+        self.processes[1].wait(30)
+        self.assertEqual(answered(), len(names) - lost, "the others go on")
+        self.run_node(self.commands[1])
+        until(lambda: answered() == len(names), "all of them are back")
 
     def test_memcached_clients(self) -> None:
         client = pymemcache.Client(("127.0.0.1", self.memcached_port))
