@@ -39,6 +39,10 @@ class Client(Protocol):
     """Not to be ended because of what it holds, and not to wait for it (CLIENT NO-EVICT)."""
     close: Callable[[], None]
 
+    @property
+    def replica(self) -> object | None:
+        """What it is as a replica: it has a limit of its own, and nobody else is to pay for it."""
+
 
 class Accounts:
     """Who holds how much. `_changed` guards all of it; to end a client, its server's lock is taken
@@ -60,7 +64,7 @@ class Accounts:
 
     def report(self, client: Client, held: int) -> None:
         """Say what a client holds now; its own thread calls this, and at last with 0."""
-        if held <= SMALL:
+        if held <= SMALL or client.replica is not None:
             held = 0
         if held == client.held:
             return

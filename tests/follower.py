@@ -66,8 +66,9 @@ class Follower(Wire):
             self.entries[key] = entry
         self.acknowledge()
 
-    def acknowledge(self) -> None:
-        self.send("REPLCONF", "ACK", str(self.offset))
+    def acknowledge(self, *, on_disk: bool = False) -> None:
+        offset = str(self.offset)
+        self.send("REPLCONF", "ACK", offset, *(("FACK", offset) if on_disk else ()))
 
     def read_stream(self, until: int) -> None:
         """Carry out what comes, up to this offset."""

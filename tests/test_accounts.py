@@ -24,6 +24,7 @@ class Someone:
         self.address = address
         self.closing = self.no_evict = False
         self.authenticated = True
+        self.replica: object | None = None
         self.closed = threading.Event()
 
     def close(self) -> None:
@@ -221,6 +222,13 @@ class EndTest(AccountsCase):
         self.assertIn(str(600 * KB), logged.output[0])
         self.assertIn(str(LIMIT), logged.output[0])
         self.assertIn("--max-client-mb", logged.output[0])
+
+    def test_for_what_waits_for_a_replica_nobody_pays(self) -> None:
+        self.a.replica = object()
+        self.accounts.report(self.a, 10 * LIMIT)
+        self.accounts.report(self.b, 20 * KB)
+        self.assertEqual(self.accounts.held, 20 * KB)
+        self.assertFalse(self.accounts.must_wait(self.b))
 
     def test_whoever_has_said_no_evict_is_spared_and_does_not_wait(self) -> None:
         self.a.no_evict = True

@@ -50,6 +50,10 @@ class EncoderTest(unittest.TestCase):
             (Change(b"k", b"v"), b"*3|$3|SET|$1|k|$1|v|"),
             (Change(b"k", b"", 5.25), b"*5|$3|SET|$1|k|$0||$4|PXAT|$4|5250|"),
             (Change(b"k", b"v", 9.0, 0, Cause.DEADLINE), b"*3|$9|PEXPIREAT|$1|k|$4|9000|"),
+            (
+                Change(b"k", b"v", 2.0**63 / 1000, 0, Cause.DEADLINE),
+                b"*3|$9|PEXPIREAT|$1|k|$19|9223372036854775807|",
+            ),
             (Change(b"k", b"v", None, 0, Cause.DEADLINE), b"*2|$7|PERSIST|$1|k|"),
             (Change(b"k", b"2", None, 0, Cause.INCREMENTED), b"*3|$3|SET|$1|k|$1|2|"),
             (Change(b"k", None, cause=Cause.EXPIRED), b"*2|$3|DEL|$1|k|"),
@@ -304,7 +308,13 @@ class FollowTest(ReplicationCase):
                 pass
             follower.acknowledge()
             self.assertEqual(wire.read_until(b"\r\n"), b":1\r\n")
-        self.assertEqual(self.db.execute("WAITAOF", 0, 1, 10), [0, 1])
+        self.assertEqual(self.db.execute("WAITAOF", 0, 1, 10), [0, 0], "it has not said so")
+        follower.acknowledge(on_disk=True)
+        until(lambda: self.replication.lags()[0].replica.on_disk)
+        self.assertEqual(self.db.execute("WAITAOF", 0, 1, 10), [0, 0], "it was asked once more")
+        follower.read_stream(self.replication.offset)
+        follower.acknowledge(on_disk=True)
+        self.assertEqual(self.db.execute("WAITAOF", 0, 1, 5000), [0, 1])
         self.db.set("k", b"x")
         self.assertEqual(self.db.execute("WAITAOF", 0, 1, 10), [0, 0])
 
@@ -315,6 +325,7 @@ class FollowTest(ReplicationCase):
                 (b"REPLCONF listening-port 1 capa", b"-ERR syntax error"),
                 (b"REPLCONF listening-port x", b"-ERR value is not an integer or out of range"),
                 (b"REPLCONF rdb-filter-only functions", b"-ERR Unsupported RDB filter: functions"),
+                (b"REPLCONF ip-address a,b=1", b"-ERR REPLCONF ip-address is no address"),
                 (b"PSYNC ? x", b"-ERR value is not an integer or out of range"),
                 (b"MULTI", b"+OK"),
                 (b"PSYNC ? -1", b"+QUEUED"),

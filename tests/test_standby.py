@@ -18,7 +18,7 @@ from kvdb.config import Config
 from kvdb.rdb.files import END, encode_entry, encode_select, header
 from kvdb.replication.link import Link, LinkLost, Primary
 from kvdb.service import Service
-from kvdb.store.entry import Entry
+from kvdb.store.entry import Entry, key_in
 from tests.certificates import write_certificates
 from tests.follower import what_it_holds
 from tests.support import Wire, ask_http, running_server, until
@@ -190,6 +190,166 @@ class StopTest(StandbyCase):
         self.assertEqual(primary.instance.replication.full_syncs, 0)
 
 
+class BreakTest(StandbyCase):
+    """What a link that breaks anywhere may do to what is here: nothing."""
+
+    def setUp(self) -> None:
+        self.enterContext(mock.patch("kvdb.replication.standby._RETRY", 0.01))
+
+    def command(self, *words: str) -> bytes:
+        return b"*%d\r\n" % len(words) + b"".join(
+            b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words
+        )
+
+    def follow_in_pieces(self, stream: bytes, cut: int) -> tuple[Service, list[int]]:
+        """Have a standby get a stream whose first link ends after so many bytes."""
+        snapshot = header() + END + bytes(8)
+        asked: list[int] = []
+        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+            standby, copy = self.serve()
+            copy.execute("REPLICAOF", "127.0.0.1", listener.getsockname()[1])
+            for number in range(2):
+                peer, _ = listener.accept()
+                with closing(peer), Peer(peer) as lines:
+                    history, offset = lines.until_psync()
+                    if number == 0:
+                        peer.sendall(b"+FULLRESYNC %b 0\r\n" % (b"a" * 40))
+                        peer.sendall(b"$%d\r\n%b" % (len(snapshot), snapshot))
+                        peer.sendall(stream[:cut])
+                        until(lambda: standby.instance.standby.heard_at)  # type: ignore[union-attr]
+                        until(lambda: self.link_is_up(standby))
+                        continue
+                    self.assertEqual(history, "a" * 40)
+                    asked.append(offset)
+                    peer.sendall(b"+CONTINUE\r\n" + stream[offset - 1 :])
+                    until(lambda: standby.instance.standby.offset == len(stream))  # type: ignore[union-attr]
+            copy.execute("REPLICAOF", "NO", "ONE")
+        return standby, asked
+
+    def test_database_and_transaction_outlive_it(self) -> None:
+        before = self.command("SELECT", "5") + self.command("SET", "a", "1")
+        transaction = self.command("MULTI") + b"".join(
+            self.command("INCR", f"tx{number % 2}") for number in range(4)
+        )
+        stream = before + transaction + self.command("EXEC") + self.command("SET", "b", "2")
+        for cut in range(len(before), len(stream), 23):
+            with self.subTest(cut=cut), self.assertLogs("kvdb", "WARNING"):
+                standby, asked = self.follow_in_pieces(stream, cut)
+                if cut < len(before) + len(transaction):
+                    self.assertEqual(asked, [len(before) + 1], "it begins with MULTI again")
+                values = {b"a": b"1", b"b": b"2", b"tx0": b"2", b"tx1": b"2"}
+                expected = {key_in(5, name): Entry(value) for name, value in values.items()}
+                self.assertEqual(entries_of(standby.store), expected)
+
+    def test_nothing_is_written_into_another_database_than_the_one_selected(self) -> None:
+        stream = b"".join(
+            self.command(*words.split())
+            for words in (
+                "SET user mine", "SELECT 20", "SET user x", "FLUSHDB", "MULTI", "SET y 1", "EXEC",
+                "SELECT 1", "SET z 1",
+            )
+        )  # fmt: skip
+        with self.assertLogs("kvdb", "WARNING"):
+            standby, _ = self.follow_in_pieces(stream, len(stream) - 5)
+        self.assertEqual(
+            entries_of(standby.store), {b"user": Entry(b"mine"), key_in(1, b"z"): Entry(b"1")}
+        )
+        stream = self.command("SET", "k", "v") + self.command("SELECT", "20")
+        stream += self.command("FLUSHALL")
+        with self.assertLogs("kvdb", "WARNING"):
+            standby, _ = self.follow_in_pieces(stream, 5)
+        self.assertEqual(entries_of(standby.store), {})
+
+    def test_what_would_have_to_wait_is_refused_and_the_stream_goes_on(self) -> None:
+        stream = self.command("WAIT", "1", "0") + self.command("SET", "k", "v")
+        with self.assertLogs("kvdb", "WARNING"):
+            standby, _ = self.follow_in_pieces(stream, len(stream) - 3)
+        self.assertEqual(entries_of(standby.store), {b"k": Entry(b"v")})
+
+
+class Peer:
+    """Reads what a standby says in its handshake, and answers with OK."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._file = connection, connection.makefile("rb")
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def until_psync(self) -> tuple[str, int]:
+        """Answer up to PSYNC; return what it asks for."""
+        while True:
+            words = []
+            for _ in range(int(self._file.readline()[1:])):
+                self._file.readline()
+                words.append(self._file.readline().strip().decode())
+            if words[0] == "PSYNC":
+                return words[1], int(words[2])
+            self._connection.sendall(b"+OK\r\n")
+
+
+class CircleTest(StandbyCase):
+    def setUp(self) -> None:
+        self.enterContext(mock.patch("kvdb.replication.standby._RETRY", 0.01))
+
+    def test_who_follows_itself_or_whom_it_is_followed_by_loses_nothing(self) -> None:
+        first, db = self.serve()
+        second, copy = self.serve()
+        db.set("k", b"v")
+        db.execute("REPLICAOF", "127.0.0.1", first.server.port)
+        copy.set("k", b"v")
+        with self.assertLogs("kvdb", "WARNING") as logs:
+            until(lambda: any("NOMASTERLINK" in line for line in logs.output))
+        db.execute("REPLICAOF", "NO", "ONE")
+        copy.execute("REPLICAOF", "127.0.0.1", first.server.port)
+        until(lambda: self.link_is_up(second))
+        with self.assertLogs("kvdb", "WARNING") as logs:
+            db.execute("REPLICAOF", "127.0.0.1", second.server.port)
+            until(lambda: sum("NOMASTERLINK" in line for line in logs.output) == 2)
+        self.assertEqual((db.get("k"), copy.get("k")), (b"v", b"v"))
+        for client in (db, copy):
+            client.execute("REPLICAOF", "NO", "ONE")
+
+    def test_an_empty_server_without_its_primary_is_not_taken_for_a_cleared_one(self) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+            _, db = self.serve(replica_of=("127.0.0.1", listener.getsockname()[1]))
+            with self.assertRaisesRegex(kvdb.ServerError, "NOMASTERLINK"):
+                db.execute("PSYNC", "?", "-1")
+            for request in (("WAIT", 0, 0), ("WAITAOF", 0, 0, 0)):
+                with self.assertRaisesRegex(kvdb.ServerError, "with replica instances"):
+                    db.execute(*request)
+            with self.assertRaisesRegex(kvdb.ServerError, "not valid when server is a replica"):
+                db.execute("FAILOVER")
+            db.execute("REPLICAOF", "NO", "ONE")
+
+    def test_it_is_no_part_of_a_transaction(self) -> None:
+        _, db = self.serve()
+        with (
+            self.assertRaisesRegex(kvdb.ServerError, "inside a transaction|not allowed"),
+            db.pipeline(atomic=True) as pipe,
+        ):
+            pipe.command("REPLICAOF", "NO", "ONE")
+
+
+class PauseTest(StandbyCase):
+    def test_a_pause_does_not_hold_the_stream_and_ends_when_a_primary_is_named(self) -> None:
+        primary, db = self.serve()
+        standby, copy = self.serve()
+        copy.execute("CLIENT", "PAUSE", 60_000, "WRITE")
+        with Wire(standby.server.port) as wire:
+            wire.socket.sendall(b"SET k w\r\n")
+            copy.execute("REPLICAOF", "127.0.0.1", primary.server.port)
+            self.assertIn(b"-READONLY", wire.read_until(b"\r\n"))
+        until(lambda: self.link_is_up(standby))
+        copy.execute("CLIENT", "PAUSE", 60_000, "WRITE")
+        db.set("k", b"v")
+        self.assert_follows(primary, standby)
+        copy.execute("REPLICAOF", "NO", "ONE")
+
+
 class TlsTest(StandbyCase):
     def setUp(self) -> None:
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -246,13 +406,18 @@ class RefusedTest(StandbyCase):
         with self.assertLogs("kvdb", "WARNING"):
             copy.execute("REPLICAOF", "127.0.0.1", primary.server.port)
             until(lambda: standby.instance.standby.state == "connect")  # type: ignore[union-attr]
-        copy.execute("REPLICAOF", "NO", "ONE")
         copy.execute("CONFIG", "SET", "masterauth", "secret")
-        copy.execute("REPLICAOF", "127.0.0.1", primary.server.port)
         until(lambda: standby.store.entry(b"k") == Entry(b"v"))
 
     def test_what_is_here_stays_until_a_whole_snapshot_has_come(self) -> None:
-        for sent in (b"$100\r\nREDIS0009", b"$12\r\nnonsense 123", b"-ERR no", b"", b"$x\r\n"):
+        for sent in (
+            b"$100\r\nREDIS0009",
+            b"$12\r\nnonsense 123",
+            b"-ERR no",
+            b"",
+            b"$x\r\n",
+            b"$-5\r\n",
+        ):
             with self.subTest(sent):
                 self.refuse_snapshot(sent)
 
@@ -298,7 +463,30 @@ class RefusedTest(StandbyCase):
         for port in ("0", "x", "-1", "65536"):
             with self.assertRaisesRegex(kvdb.ServerError, "Invalid master port"):
                 copy.execute("REPLICAOF", "h", port)
+        with self.assertRaisesRegex(kvdb.ServerError, "Invalid master host"):
+            copy.execute("REPLICAOF", "", "5")
         self.assertIsNone(Config().replica_of)
+
+    def test_a_value_may_be_longer_than_clients_may_send(self) -> None:
+        primary, db = self.serve()
+        db.set("large", b"x" * 2_000_000)
+        standby, _ = self.serve(
+            max_value_bytes=1_000_000, replica_of=("127.0.0.1", primary.server.port)
+        )
+        self.assert_follows(primary, standby)
+
+    def test_after_a_snapshot_that_cannot_be_read_the_primary_has_some_peace(self) -> None:
+        standby, copy = self.serve()
+        with primary_that_sends(b"$12\r\nnonsense 123") as (port, _):
+            with self.assertLogs("kvdb", "WARNING"):
+                copy.execute("REPLICAOF", "127.0.0.1", port)
+                until(
+                    lambda: (
+                        standby.instance.standby.state == "connect"  # type: ignore[union-attr]
+                        and standby.instance.standby._pause > 10
+                    )
+                )  # type: ignore[union-attr]
+            copy.execute("REPLICAOF", "NO", "ONE")
 
     def test_a_snapshot_with_a_mark_that_comes_in_pieces(self) -> None:
         mark = b"m" * 40

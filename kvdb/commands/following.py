@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from kvdb.acl import User
@@ -17,27 +16,35 @@ if TYPE_CHECKING:
     from kvdb.config import Config
     from kvdb.replies import Reply
 
-_LOOK_AGAIN = 0.005  # seconds, while a command has to wait
-
 
 def follow(instance: Instance, host: str, port: int) -> None:
-    """Replicate this server from now on, and let nobody else write."""
+    """Replicate this server from now on, and let nobody else write.
+
+    Who replicates us has to begin anew, once we have what our primary has. A pause ends: whoever
+    waits for it to write is to know that there is no writing here.
+    """
     unfollow(instance)
     config = instance.config
+
+    def primary() -> Primary:
+        own = config.primary_user, config.primary_password
+        return Primary(host, port, *own, _certificates(config))
 
     def loading(begins: bool) -> None:
         instance.loading = begins
 
     instance.standby = standby = Standby(
-        Primary(host, port, config.primary_user, config.primary_password, _certificates(config)),
+        primary,
         instance.store,
         lambda: StreamExecutor(instance),
         lambda: config.port,
         loading,
-        lambda: config.max_value_bytes,
         instance.monotonic,
     )
     instance.store.expires = False
+    instance.replication.dismiss()
+    if instance.paused:
+        instance.overseer.end_pause()
     _look_around(instance)
     standby.start()
 
@@ -70,6 +77,16 @@ class StreamExecutor:
         session.follows = True
         session.become(User(b"primary", instance.users.everything()))
         self._queue: list[list[bytes]] | None = None
+        self._is_astray = False  # the database that was selected is none of ours
+
+    @property
+    def in_transaction(self) -> bool:
+        """See `Executor`."""
+        return self._queue is not None
+
+    def forget_transaction(self) -> None:
+        """See `Executor`."""
+        self._queue = None
 
     def __call__(self, words: list[bytes]) -> str | None:
         """See `Executor`."""
@@ -98,10 +115,14 @@ class StreamExecutor:
                 store.hides_due = True
 
     def _execute(self, words: list[bytes]) -> str | None:
-        while True:
-            try:
-                reply = self._execute_here(words)
-            except TakesLong:  # clients are paused: the stream goes on after that
-                time.sleep(_LOOK_AGAIN)
-                continue
-            return reply.text if isinstance(reply, CommandError) else None
+        name = words[0].upper()
+        if self._is_astray and name not in (b"SELECT", b"FLUSHALL"):
+            return "its database is not here"
+        try:
+            reply = self._execute_here(words)
+        except TakesLong:
+            return "it would have to wait"
+        refusal = reply.text if isinstance(reply, CommandError) else None
+        if name == b"SELECT":
+            self._is_astray = refusal is not None
+        return refusal

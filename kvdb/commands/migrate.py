@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _TOGETHER: Final = 100  # keys that are sent at a time
 _ATTEMPTS: Final = 5  # to move a key that somebody changes all the time
 _LEAST_TIMEOUT: Final = 1000  # milliseconds, if 0 or less is given, as in Redis
+_MOST_TIMEOUT: Final = 7 * 24 * 3600 * 1000  # milliseconds; sockets do not take any number
 
 
 class _Options(NamedTuple):
@@ -49,7 +50,7 @@ def migrate(
     from kvdb.client.errors import Error, ServerError, TimedOut
 
     options = _parse(key, words)
-    milliseconds = integer(timeout)
+    milliseconds = min(integer(timeout), _MOST_TIMEOUT)
     address = Address(
         host=host.decode("utf-8", "replace"),
         port=integer(port),

@@ -11,7 +11,7 @@ from kvdb.commands.following import follow, unfollow
 from kvdb.commands.info import keeps_journal
 from kvdb.commands.pausing import milliseconds
 from kvdb.commands.session import Session
-from kvdb.commands.table import ADMIN, NONE, command
+from kvdb.commands.table import ADMIN, NONE, NOT_QUEUED, command
 from kvdb.commands.waiting import MustWait, TimedWait
 from kvdb.errors import CommandError
 from kvdb.replication.primary import Replica
@@ -54,14 +54,15 @@ def replconf(session: Session, *options: bytes) -> Reply:
     for option, value in zip(options[::2], options[1::2], strict=True):
         match option.lower():
             case b"ack":
-                if session.replica is None or session.replica.state == "handshake":
-                    return NO_REPLY
-                session.instance.replication.acknowledge(session.replica, integer(value))
+                if session.replica is not None and session.replica.state != "handshake":
+                    _acknowledge(session, options)
                 return NO_REPLY
             case b"listening-port":
                 replica.port = integer(value)
             case b"ip-address":
-                replica.ip = value[:64].decode("ascii", "replace")
+                if not re.fullmatch(rb"[0-9A-Za-z:.%_-]{0,255}", value):
+                    raise CommandError("ERR REPLCONF ip-address is no address")
+                replica.ip = value.decode("ascii")
             case b"capa":
                 replica.takes_eof |= value.lower() == b"eof"
             case b"rdb-only":
@@ -76,6 +77,19 @@ def replconf(session: Session, *options: bytes) -> Reply:
                 raise CommandError(f"ERR Unrecognized REPLCONF option: {_shown(option)}")
     session.replica = replica
     return OK
+
+
+def _acknowledge(session: Session, options: tuple[bytes, ...]) -> None:
+    """Note `ACK offset`, perhaps with `FACK offset`: how much of it is on the replica's disk."""
+    said = {
+        name.upper(): integer(value)
+        for name, value in zip(options[::2], options[1::2], strict=True)
+        if name.upper() in (b"ACK", b"FACK")
+    }
+    assert session.replica is not None
+    session.instance.replication.acknowledge(
+        session.replica, said.get(b"ACK", 0), said.get(b"FACK", 0)
+    )
 
 
 def _shown(text: bytes) -> str:
@@ -113,6 +127,9 @@ def _as_replica(session: Session) -> Replica:
     """Return the session as a replica that has done with its handshake. Raises CommandError."""
     if session.in_exec or session.transaction is not None:
         raise CommandError("ERR Command not allowed inside a transaction")
+    standby = session.instance.standby
+    if standby is not None and standby.state != "connected":
+        raise CommandError("NOMASTERLINK Can't SYNC while not connected with my master")
     if session.form is not encode_reply or session.version != 2:
         raise CommandError("ERR replication is for RESP2 only")
     replica = session.replica or Replica(session)
@@ -134,27 +151,37 @@ def _as_replica(session: Session) -> Replica:
     group="generic",
 )
 def wait(session: Session, replicas: bytes, timeout: bytes) -> Reply:
+    if session.instance.standby is not None:
+        raise CommandError(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 "
+            "if a replica is configured to be writable (which is not the default) writes to "
+            "replicas are just local and are not propagated."
+        )
     number = integer(replicas)
     longest = milliseconds(timeout)
-    return _replicas_reached(session, number, longest, lambda: True)
+    return _replicas_reached(session, number, longest, session.instance.replication.reached)
 
 
 def _replicas_reached(
-    session: Session, number: int, longest: int, is_on_disk: Callable[[], bool]
+    session: Session,
+    number: int,
+    longest: int,
+    reached_by: Callable[[int], int],
+    is_on_disk: Callable[[], bool] = lambda: True,
 ) -> int:
     """Return how many replicas have everything; once so many have, and it is on disk, or time is up."""
     replication = session.instance.replication
     waiting = session.waiting
     if isinstance(waiting, WaitForReplicas) and not session.in_exec:
         waiting.check()
-        return replication.reached(waiting.offset)
+        return reached_by(waiting.offset)
     offset = replication.request_acknowledgements() if number > 0 else replication.offset
-    reached = replication.reached(offset)
+    reached = reached_by(offset)
     if session.in_exec or (reached >= number and is_on_disk()):
         return reached
 
     def has_come() -> bool:
-        return replication.reached(offset) >= number and is_on_disk()
+        return reached_by(offset) >= number and is_on_disk()
 
     wait = WaitForReplicas(longest / 1000 or None, session.instance.monotonic, has_come)
     wait.offset = offset
@@ -182,6 +209,11 @@ def waitaof(session: Session, local: bytes, replicas: bytes, timeout: bytes) -> 
     if number < 0:
         raise CommandError("ERR value is out of range, must be positive")
     longest = milliseconds(timeout)
+    if session.instance.standby is not None:
+        raise CommandError(
+            "ERR WAITAOF cannot be used with replica instances. Please also note that writes to "
+            "replicas are just local and are not propagated."
+        )
     persistence = session.instance.persistence
     journal = persistence if keeps_journal(session.instance) else None
     if wants_disk and journal is None:
@@ -194,7 +226,8 @@ def waitaof(session: Session, local: bytes, replicas: bytes, timeout: bytes) -> 
         return journal is not None and journal.durable_step >= step
 
     done = is_on_disk if wants_disk else lambda: True
-    reached = _replicas_reached(session, number, longest, done)
+    on_disks = session.instance.replication.reached_on_disk
+    reached = _replicas_reached(session, number, longest, on_disks, done)
     # What was written before the request counts, not what others have written meanwhile.
     waiting = session.waiting
     has_come = isinstance(waiting, WaitForReplicas) and waiting.has_come()
@@ -204,7 +237,7 @@ def waitaof(session: Session, local: bytes, replicas: bytes, timeout: bytes) -> 
 @command(
     "REPLICAOF",
     "host port",
-    ADMIN,
+    ADMIN | NOT_QUEUED,
     "Replicate another server, which gives up what is here; NO ONE: be a master again, with all of it.",
     group="server",
     aliases=("SLAVEOF",),
@@ -216,6 +249,8 @@ def replicaof(session: Session, host: bytes, port: bytes) -> Reply:
     number = parse_integer(port)
     if number is None or not 0 < number <= 65535:
         raise CommandError("ERR Invalid master port")
+    if not host.strip():
+        raise CommandError("ERR Invalid master host")
     where = host.decode("utf-8", "replace"), number
     standby = session.instance.standby
     if standby is not None and standby.primary[:2] == where:
@@ -228,7 +263,7 @@ def replicaof(session: Session, host: bytes, port: bytes) -> Reply:
     "FAILOVER",
     "[ABORT]",
     ADMIN,
-    "Refused: there are no replicas.",
+    "Refused: CLIENT PAUSE, WAIT and REPLICAOF do it in steps that can be seen.",
     group="server",
     open_ended=True,
 )
@@ -237,4 +272,10 @@ def failover(session: Session, *options: bytes) -> Reply:
         raise CommandError("ERR No failover in progress.")
     if options and options[0].upper() not in (b"TO", b"TIMEOUT", b"FORCE"):
         raise CommandError(errors.SYNTAX)
-    raise CommandError("ERR FAILOVER requires connected replicas.")
+    if session.instance.standby is not None:
+        raise CommandError("ERR FAILOVER is not valid when server is a replica.")
+    if not session.instance.replication.lags():
+        raise CommandError("ERR FAILOVER requires connected replicas.")
+    raise CommandError(
+        "ERR FAILOVER is not here: CLIENT PAUSE, WAIT and REPLICAOF do it in steps that can be seen"
+    )

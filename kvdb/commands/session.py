@@ -246,7 +246,9 @@ class Session(Standing):
         row = None
         try:
             row, arguments = self._find(request)
-            if self.instance.paused:  # before a thread is asked for, or it is queued
+            if (
+                self.instance.paused and not self.follows
+            ):  # before a thread is asked for, or it is queued
                 self.instance.overseer.hold(self, row, request)
             if self.transaction is None or row.at_once:
                 is_long = row.slow or len(arguments) > QUICK_WORDS

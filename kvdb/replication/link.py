@@ -183,6 +183,8 @@ class Link:
             self._receive_up_to(head[5:].encode(), file)
         elif head.startswith("$"):
             left = int(head[1:])
+            if left < 0:
+                raise LinkLost(f"no snapshot: {head[:100]}")
             while left:
                 piece = self.take(min(left, _RECEIVE_BYTES))
                 file.write(piece)

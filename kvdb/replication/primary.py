@@ -75,6 +75,7 @@ class Replica:
         self.acknowledges = True  # not who came by SYNC, as redis-cli --replica does
         self.wants_data = True  # not with `rdb-filter-only ''`
         self.acknowledged = 0  # offset
+        self.on_disk = 0  # offset; 0 as long as it says nothing of that
         self.heard_at = 0.0  # of the monotonic clock
         self.state = "handshake"  # then wait_bgsave, send_bulk, sent, online
         self.pending: list[bytes] = []  # the stream since its snapshot, until that is sent
@@ -221,9 +222,15 @@ class Replication:
                 if not replica.rdb_only:
                     log.info("replica %s: connection lost", replica.client.address)
 
-    def acknowledge(self, replica: Replica, offset: int) -> None:
-        """A replica says how far it has come."""
+    def reached_on_disk(self, offset: int) -> int:
+        """Return how many replicas have that much of the stream on their disks."""
         with self._lock:
+            return sum(replica.on_disk >= offset for replica in self._replicas)
+
+    def acknowledge(self, replica: Replica, offset: int, on_disk: int = 0) -> None:
+        """A replica says how far it has come, and how much of that is on its disk."""
+        with self._lock:
+            replica.on_disk = max(replica.on_disk, on_disk)
             replica.acknowledged = max(replica.acknowledged, offset)
             replica.heard_at = self._monotonic()
             self._go_online_locked(replica)
@@ -257,6 +264,12 @@ class Replication:
             replica.client.close()
         if forgotten:
             self._stop_listening()
+
+    def dismiss(self) -> None:
+        """Have all replicas begin anew: what they follow will be replaced."""
+        self.change_id()
+        for lag in self.lags():
+            lag.replica.client.close()
 
     def change_id(self) -> None:
         """Name this history anew: all replicas have to begin anew when they come back."""

@@ -23,14 +23,25 @@ from kvdb.store.entry import Entry, Key
 log = logging.getLogger(__name__)
 
 _RETRY: Final = 1.0  # seconds between two attempts to reach the primary
+_AFTER_A_BAD_SNAPSHOT: Final = 30.0  # seconds: each attempt costs the primary another snapshot
+_LONGEST: Final = 512 * 1024 * 1024
+"""The longest value that a primary may have, in bytes: Redis's own limit. Ours is for clients."""
 _TOGETHER: Final = 500  # entries that are loaded in one step
 _ACK_EVERY: Final = 1.0  # seconds
 
 
 class Executor(Protocol):
-    """Carries out commands of the stream; tells what was refused, in words, or None."""
+    """Carries out the commands of one history; it knows the database that was selected last."""
 
-    def __call__(self, words: list[bytes]) -> str | None: ...
+    def __call__(self, words: list[bytes]) -> str | None:
+        """Carry out a command; tell what was refused, in words, or None."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether commands are put aside for the EXEC that will follow."""
+
+    def forget_transaction(self) -> None:
+        """The link broke: what was put aside will come again."""
 
 
 class Standby:
@@ -41,18 +52,19 @@ class Standby:
 
     def __init__(
         self,
-        primary: Primary,
+        primary: Callable[[], Primary],
         store: Store,
         execute: Callable[[], Executor],
         port: Callable[[], int],
         loading: Callable[[bool], None],
-        longest_value: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`execute()` makes what carries out the commands of one link."""
-        self.primary, self._monotonic = primary, monotonic
+        """`primary()` is asked before each attempt: a password may have been set meanwhile.
+        `execute()` makes what carries out the commands that follow a snapshot.
+        """
+        self._primary, self._monotonic = primary, monotonic
         self._store, self._new_executor, self._port = store, execute, port
-        self._loading, self._longest = loading, longest_value
+        self._loading = loading
         self.state = "connect"  # then connecting, sync, connected
         self.offset = 0
         self.history = "?"
@@ -60,6 +72,8 @@ class Standby:
         self.refused: Counter[str] = Counter()
         """Commands of the stream that could not be carried out here, by name."""
         self._link: Link | None = None
+        self._execute = execute()
+        self._pause = _RETRY
         self._acknowledged_at = 0.0
         self._stopping = threading.Event()
         self.thread = threading.Thread(target=self._run, name="standby", daemon=True)
@@ -80,6 +94,11 @@ class Standby:
                 self.thread.join()
 
     @property
+    def primary(self) -> Primary:
+        """Whom we follow."""
+        return self._primary()
+
+    @property
     def heard_at(self) -> float | None:
         """When the primary last said something, of the monotonic clock; None: there is no link."""
         link = self._link
@@ -88,15 +107,17 @@ class Standby:
     # --- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        where = f"{self.primary.host}:{self.primary.port}"
+        where = "{}:{}".format(*self.primary[:2])
         last = ""
         while not self._stopping.is_set():
+            self._pause = _RETRY
             try:
                 self._follow(where)
             except LinkLost as lost:
                 text = str(lost)
             except NotRdb as bad:
                 text = f"the snapshot cannot be read: {bad}"
+                self._pause = _AFTER_A_BAD_SNAPSHOT
             except Exception:
                 log.exception("replica of %s: internal error", where)
                 text = "internal error"
@@ -108,16 +129,17 @@ class Standby:
             if self.state == "connected":
                 self.down_since = self._monotonic()
             self.state = "connect"
-            self._stopping.wait(_RETRY)
+            self._stopping.wait(self._pause)
 
     def _follow(self, where: str) -> None:
         """Have a link, for as long as it lasts. Raises LinkLost or NotRdb."""
         self.state = "connecting"
-        link = self._link = Link(self.primary, self._monotonic)
+        primary = self.primary
+        link = self._link = Link(primary, self._monotonic)
         try:
             if self._stopping.is_set():  # stop() may have missed the link, so it did not wait
                 return
-            shake_hands(link, self.primary, self._port())
+            shake_hands(link, primary, self._port())
             link.send("PSYNC", self.history, str(self.offset + 1 if self.history != "?" else -1))
             words = link.reply().split()
             if words[0] == "+CONTINUE":
@@ -128,13 +150,15 @@ class Standby:
                 with link.snapshot() as file:
                     self._load(file, where)
                 self.history, self.offset = words[1], int(words[2])
+                self._execute = self._new_executor()
             else:
                 raise LinkLost(f"the primary says {' '.join(words)[1:]}")
             self.state = "connected"
             link.on_tick = lambda: self._acknowledge(link)
             self._acknowledge(link)
-            self._carry_out(link, self._new_executor(), where)
+            self._carry_out(link, where)
         finally:
+            self._execute.forget_transaction()
             self._link = None
             link.close()
 
@@ -142,7 +166,9 @@ class Standby:
         self._acknowledged_at = self._monotonic()
         link.send("REPLCONF", "ACK", str(self.offset))
 
-    def _carry_out(self, link: Link, execute: Executor, where: str) -> None:
+    def _carry_out(self, link: Link, where: str) -> None:
+        """Carry out the stream. What is acknowledged is done: a transaction counts as a whole."""
+        taken = 0  # bytes that do not count yet
         while not self._stopping.is_set():
             words, size = link.command()
             name = words[0].upper() if words else b"PING"
@@ -150,10 +176,12 @@ class Standby:
                 if len(words) > 1 and words[1].upper() == b"GETACK":
                     self._acknowledge(link)
             elif name != b"PING":
-                refusal = execute(words)
+                refusal = self._execute(words)
                 if refusal is not None:
                     self._note(name, refusal, where)
-            self.offset += size
+            taken += size
+            if not self._execute.in_transaction:
+                self.offset, taken = self.offset + taken, 0
             if self._monotonic() - self._acknowledged_at > _ACK_EVERY:
                 self._acknowledge(link)
 
@@ -166,11 +194,11 @@ class Standby:
 
     def _load(self, file: BinaryIO, where: str) -> None:
         """Replace everything by a snapshot. Raises NotRdb, before anything is given up."""
-        for _ in RdbReader(file, self._longest()).entries():
+        for _ in RdbReader(file, _LONGEST).entries():
             if self._stopping.is_set():  # somebody waits for us in stop()
                 raise LinkLost("given up")
         file.seek(0)
-        reader = RdbReader(file, self._longest())
+        reader = RdbReader(file, _LONGEST)
         entries = reader.entries()
         self._loading(True)
         try:

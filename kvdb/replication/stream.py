@@ -82,7 +82,7 @@ class Encoder:
 
 def _milliseconds(moment: float | None) -> bytes:
     assert moment is not None
-    return b"%d" % max(1, round(moment * 1000))
+    return b"%d" % min(max(1, round(moment * 1000)), 2**63 - 1)
 
 
 def _command(*words: bytes) -> bytes:
