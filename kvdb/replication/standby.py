@@ -22,6 +22,7 @@ from kvdb.store.entry import Entry, Key
 
 log = logging.getLogger(__name__)
 
+_AGAIN: Final = 0.1  # seconds after a link that worked: the primary keeps a megabyte, not more
 _RETRY: Final = 1.0  # seconds between two attempts to reach the primary
 _AFTER_A_BAD_SNAPSHOT: Final = 30.0  # seconds: each attempt costs the primary another snapshot
 _LONGEST: Final = 512 * 1024 * 1024
@@ -128,6 +129,7 @@ class Standby:
             last = text
             if self.state == "connected":
                 self.down_since = self._monotonic()
+                self._pause = _AGAIN
             self.state = "connect"
             self._stopping.wait(self._pause)
 
