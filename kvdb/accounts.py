@@ -40,8 +40,8 @@ class Client(Protocol):
     close: Callable[[], None]
 
     @property
-    def replica(self) -> object | None:
-        """What it is as a replica: it has a limit of its own, and nobody else is to pay for it."""
+    def is_replica(self) -> bool:
+        """Whether it gets our stream: that has a limit of its own, and nobody else is to pay."""
 
 
 class Accounts:
@@ -64,7 +64,7 @@ class Accounts:
 
     def report(self, client: Client, held: int) -> None:
         """Say what a client holds now; its own thread calls this, and at last with 0."""
-        if held <= SMALL or client.replica is not None:
+        if held <= SMALL or client.is_replica:
             held = 0
         if held == client.held:
             return

@@ -24,7 +24,7 @@ class Someone:
         self.address = address
         self.closing = self.no_evict = False
         self.authenticated = True
-        self.replica: object | None = None
+        self.is_replica = False
         self.closed = threading.Event()
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class EndTest(AccountsCase):
         self.assertIn("--max-client-mb", logged.output[0])
 
     def test_for_what_waits_for_a_replica_nobody_pays(self) -> None:
-        self.a.replica = object()
+        self.a.is_replica = True
         self.accounts.report(self.a, 10 * LIMIT)
         self.accounts.report(self.b, 20 * KB)
         self.assertEqual(self.accounts.held, 20 * KB)

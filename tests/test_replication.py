@@ -301,11 +301,8 @@ class FollowTest(ReplicationCase):
             pipe.set("k", b"w")
         with Wire(self.port) as wire:
             wire.socket.sendall(b"WAIT 1 5000\r\n")
-            while (
-                follower.read_command()[0] != b"REPLCONF"
-                or follower.offset < self.replication.offset
-            ):
-                pass
+            until(lambda: any(each.waiting for each in self.instance.sessions()))
+            follower.read_stream(self.replication.offset)
             follower.acknowledge()
             self.assertEqual(wire.read_until(b"\r\n"), b":1\r\n")
         self.assertEqual(self.db.execute("WAITAOF", 0, 1, 10), [0, 0], "it has not said so")
@@ -359,6 +356,16 @@ class RulesTest(ReplicationCase):
             self.instance.end_idle_sessions()
         self.db.set("k", b"v")
         self.assert_same(follower)
+
+    def test_who_only_says_that_it_could_be_a_replica_is_a_client_like_others(self) -> None:
+        self.serve()
+        with Wire(self.port) as wire:
+            wire.socket.sendall(b"REPLCONF capa eof\r\n")
+            wire.read_until(b"+OK\r\n")
+            (session,) = (each for each in self.instance.sessions() if each.replica)
+            self.assertFalse(session.is_replica)
+        self.follow()
+        self.assertEqual(sum(each.is_replica for each in self.instance.sessions()), 1)
 
     def test_while_data_are_loaded_nobody_may_begin(self) -> None:
         self.serve()

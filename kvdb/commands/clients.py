@@ -40,7 +40,7 @@ def describe(session: Session) -> str:
         "name": session.name.decode("ascii", "replace"),
         "age": int(now - session.started_at),
         "idle": int(now - session.last_active),
-        "flags": ("S" if session.replica and session.replica.state != "handshake" else "")
+        "flags": ("S" if session.is_replica else "")
         + ("O" if session in session.instance.overseer.monitors else "")
         + ("P" if subscribed else "")
         + ("x" if transaction else "")
@@ -48,7 +48,7 @@ def describe(session: Session) -> str:
         + ("R" if tracker and tracker.is_broken else "")
         + ("B" if tracker and tracker.mode.broadcast else "")
         + ("b" if session.waiting else "")
-        + ("e" if session.no_evict and not session.replica else "")
+        + ("e" if session.no_evict and not session.is_replica else "")
         + ("T" if session.no_touch else "")
         or "N",
         "db": session.db,

@@ -200,7 +200,7 @@ _CLIENT_TYPES = {b"NORMAL", b"MASTER", b"SLAVE", b"REPLICA", b"PUBSUB"}
 
 def _is_of(kind: bytes, session: Session) -> bool:
     """Tell whether a session belongs to a class of clients."""
-    if session.replica is not None and session.replica.state != "handshake":
+    if session.is_replica:
         return kind in (b"SLAVE", b"REPLICA")
     return kind == (b"PUBSUB" if session.subscriptions else b"NORMAL")
 

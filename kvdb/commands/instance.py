@@ -164,7 +164,7 @@ class Instance:
             silent_since = self.monotonic() - timeout
             for session in self.sessions():
                 is_idle = session.last_active < silent_since
-                if is_idle and session.waiting is None and session.replica is None:
+                if is_idle and session.waiting is None and not session.is_replica:
                     log.info(
                         "client %s: silent for more than %g s, ended", session.address, timeout
                     )

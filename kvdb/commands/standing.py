@@ -111,6 +111,11 @@ class Standing(Counts):
         outgoing = self.outgoing
         return outgoing.unsent_bytes if outgoing else 0
 
+    @property
+    def is_replica(self) -> bool:
+        """Whether it gets our stream, or a snapshot before that."""
+        return self.replica is not None and self.replica.state != "handshake"
+
     def become(self, user: User, authenticated: bool = True) -> None:
         """Be this user from now on."""
         self.user, self.authenticated = user, authenticated

@@ -175,7 +175,7 @@ class Outgoing:
         """
         limits = self._session.instance.config.output_limits
         size, limit = self._pushed_in_queue + self._brought, limits.pubsub
-        if self._session.replica is not None:
+        if self._session.is_replica:
             limit = limits.replica
         elif self._session.subscriptions is None and any(limits.normal):
             size, limit = self.size, limits.normal
