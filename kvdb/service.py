@@ -333,7 +333,7 @@ class Service:
         return self.listeners[name]
 
     def _all_listeners(self) -> list[Listener]:
-        return [*self.listeners.values(), *self._more_listeners]
+        return [*self._more_listeners, *reversed(self.listeners.values())]  # main: started last
 
     # What each tells a client if there are too many of them is in its own words.
 

@@ -9,10 +9,12 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from kvdb.config import Config
 from kvdb.persistence.journal import Journal
 from kvdb.persistence.snapshot import Snapshots
+from kvdb.server.listener import Listener
 from kvdb.service import CannotStart, Service
 from kvdb.store.entry import Entry
 from tests.support import Wire, running_server, until
@@ -139,6 +141,20 @@ class PortsTest(unittest.TestCase):
             with Wire(self.service.listeners[name].port) as wire:
                 self.assertEqual(wire.read_to_end(), expected)
         self.assertEqual(self.ask_http("GET", "/keys/key").status, 503)
+
+
+class OrderTest(unittest.TestCase):
+    def test_who_reaches_the_main_port_reaches_the_others_too(self) -> None:
+        started: list[int] = []
+        start = Listener.start
+
+        def note(listener: Listener) -> None:
+            started.append(listener.port)
+            start(listener)
+
+        with mock.patch.object(Listener, "start", note), running_server(**OPEN) as service:
+            self.assertEqual(len(started), 4)
+            self.assertEqual(started[-1], service.server.port)
 
 
 class DataTest(unittest.TestCase):

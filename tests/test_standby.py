@@ -299,9 +299,9 @@ class CircleTest(StandbyCase):
         first, db = self.serve()
         second, copy = self.serve()
         db.set("k", b"v")
-        db.execute("REPLICAOF", "127.0.0.1", first.server.port)
         copy.set("k", b"v")
         with self.assertLogs("kvdb", "WARNING") as logs:
+            db.execute("REPLICAOF", "127.0.0.1", first.server.port)
             until(lambda: any("NOMASTERLINK" in line for line in logs.output))
         db.execute("REPLICAOF", "NO", "ONE")
         copy.execute("REPLICAOF", "127.0.0.1", first.server.port)
