@@ -48,7 +48,7 @@ def describe(session: Session) -> str:
         + ("R" if tracker and tracker.is_broken else "")
         + ("B" if tracker and tracker.mode.broadcast else "")
         + ("b" if session.waiting else "")
-        + ("e" if session.no_evict and not session.is_replica else "")
+        + ("e" if session.no_evict else "")
         + ("T" if session.no_touch else "")
         or "N",
         "db": session.db,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from kvdb import errors
 from kvdb.commands.arguments import integer, parse_integer
@@ -54,7 +55,7 @@ def replconf(session: Session, *options: bytes) -> Reply:
     for option, value in zip(options[::2], options[1::2], strict=True):
         match option.lower():
             case b"ack":
-                if session.replica is not None and session.replica.state != "handshake":
+                if session.is_replica:
                     _acknowledge(session, options)
                 return NO_REPLY
             case b"listening-port":
@@ -136,7 +137,6 @@ def _as_replica(session: Session) -> Replica:
     if replica.state != "handshake":
         raise CommandError("ERR Replica is syncing already")
     session.replica = replica
-    session.no_evict = True  # what waits for it is held to a limit of its own
     return replica
 
 
@@ -226,7 +226,7 @@ def waitaof(session: Session, local: bytes, replicas: bytes, timeout: bytes) -> 
         return journal is not None and journal.durable_step >= step
 
     done = is_on_disk if wants_disk else lambda: True
-    on_disks = session.instance.replication.reached_on_disk
+    on_disks = partial(session.instance.replication.reached, on_disk=True)
     reached = _replicas_reached(session, number, longest, on_disks, done)
     # What was written before the request counts, not what others have written meanwhile.
     waiting = session.waiting

@@ -82,6 +82,12 @@ class Replica:
         self.pending_bytes = 0
         self.gone = False
 
+    def give_up(self) -> None:
+        """Keep nothing more for it: it has left, or has to."""
+        self.gone = True
+        self.pending.clear()
+        self.pending_bytes = 0
+
     @property
     def address(self) -> tuple[str, int]:
         """Where it can be reached."""
@@ -154,12 +160,13 @@ class Replication:
         with self._lock:
             return [Lag(each, each.acknowledged, now - each.heard_at) for each in self._replicas]
 
-    def reached(self, offset: int) -> int:
-        """Return how many replicas have acknowledged that much of the stream."""
+    def reached(self, offset: int, on_disk: bool = False) -> int:
+        """Return how many replicas have acknowledged that much of the stream, perhaps on disk."""
         with self._lock:
             return sum(
-                replica.state == "online" and replica.acknowledged >= offset
-                for replica in self._replicas
+                each.state == "online"
+                and (each.on_disk if on_disk else each.acknowledged) >= offset
+                for each in self._replicas
             )
 
     # --- a replica comes, and goes --------------------------------------------------------------
@@ -213,19 +220,12 @@ class Replication:
     def leave(self, replica: Replica) -> None:
         """A replica's connection has ended."""
         with self._lock:
-            replica.gone = True
-            replica.pending.clear()
-            replica.pending_bytes = 0
+            replica.give_up()
             if replica in self._replicas:
                 self._replicas.remove(replica)
                 self._left_at = self._monotonic()
                 if not replica.rdb_only:
                     log.info("replica %s: connection lost", replica.client.address)
-
-    def reached_on_disk(self, offset: int) -> int:
-        """Return how many replicas have that much of the stream on their disks."""
-        with self._lock:
-            return sum(replica.on_disk >= offset for replica in self._replicas)
 
     def acknowledge(self, replica: Replica, offset: int, on_disk: int = 0) -> None:
         """A replica says how far it has come, and how much of that is on its disk."""
@@ -337,9 +337,7 @@ class Replication:
             "replica %s: dropped, because %d bytes of the stream wait for it "
             "(client-output-buffer-limit)", replica.client.address, replica.pending_bytes,
         )  # fmt: skip
-        replica.gone = True
-        replica.pending.clear()
-        replica.pending_bytes = 0
+        replica.give_up()
         replica.client.close()
 
     # --- the snapshot ----------------------------------------------------------------------------

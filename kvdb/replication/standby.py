@@ -22,7 +22,9 @@ from kvdb.store.entry import Entry, Key
 
 log = logging.getLogger(__name__)
 
-_AGAIN: Final = 0.1  # seconds after a link that worked: the primary keeps a megabyte, not more
+_AGAIN: Final = 0.1
+"""Seconds before the first attempt after a link that worked. It is short, because a primary keeps only
+the last megabyte of its stream for those who come back."""
 _RETRY: Final = 1.0  # seconds between two attempts to reach the primary
 _AFTER_A_BAD_SNAPSHOT: Final = 30.0  # seconds: each attempt costs the primary another snapshot
 _LONGEST: Final = 512 * 1024 * 1024
